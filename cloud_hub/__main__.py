@@ -56,6 +56,7 @@ EXAMPLES = """examples:
   tidegate-hub learning put all --target "*" --metrics cpu.load    learn limits, push them, roll back bad ones
   tidegate-hub model build --onnx m.onnx --task classification --calibration pictures --labels l.txt --out bundle
   tidegate-hub glm check --config hub.toml              what each address of the inference pools can do
+  tidegate-hub autoscale explain gateway                why a target has so many instances
   tidegate-hub backtest --prometheus http://10.0.0.5:9090   backtest learned limits, without a hub
   tidegate-hub autoscale simulate load.csv --policy p.yaml  violations and cost of autoscaling policies on a trace
 """

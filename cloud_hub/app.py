@@ -17,7 +17,7 @@ from cloud_hub.actions.catalogue import Mailer, Tools, load_catalogue
 from cloud_hub.actions.policy_file import load_policy
 from cloud_hub.actions.service import ActionService
 from cloud_hub.api.dependencies import Hub
-from cloud_hub.autoscale import worker as autoscale
+from cloud_hub.autoscale.system import AutoscaleSystem
 from cloud_hub.broker.zeroconf_announcer import ZeroconfAnnouncer
 from cloud_hub.certificates.files import CaFolder
 from cloud_hub.clock import now_us
@@ -54,7 +54,6 @@ WORKERS: tuple[WorkerFactory, ...] = (
     jobs.workers,
     telemetry.workers,
     delivery.workers,
-    autoscale.workers,
 )
 """The packages with background workers. Those that share state with REST are in HubApp."""
 
@@ -81,8 +80,11 @@ class HubApp:
         self._forecasters = ForecasterStore()
         context = HubContext(db=self.db, settings=settings, connected=lambda: self._listener.connected)
         self.actions = open_actions(settings)
+        pools = dict(self._gateway.pools) if self._gateway is not None else {}
+        self.autoscale = AutoscaleSystem(self.db, settings.autoscale.targets_file, pools)
         self._reconciler = ConfigurationReconciler(self.db, context.max_twin_bytes, settings.configurations.period_s)
         specs = [spec for workers in WORKERS for spec in workers(context)]
+        specs += self.autoscale.workers()
         specs += experts.workers(context, self._gateway, self._expert_metrics)
         specs += incidents.workers(context, self.actions, self._gateway)
         specs += actions.workers(self.db, self.actions)
@@ -111,6 +113,7 @@ class HubApp:
             self._sparkplug.stop()
         for worker in self._workers.values():
             worker.stop()
+        self.autoscale.close()
         self.db.close()
         tracing.shutdown()
 
@@ -171,7 +174,8 @@ class HubApp:
             connected=lambda: self._listener.connected, changed=self.devices_changed, waiters=self._waiters,
             heard_us=self._heard_us, sparkplug=self._sparkplug, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
-            expert_metrics=self._expert_metrics, ingest_rate=self._listener.rate,
+            expert_metrics=self._expert_metrics, autoscale=self.autoscale,
+            ingest_rate=self._listener.rate,
         )  # fmt: skip
         return app
 
@@ -179,7 +183,7 @@ class HubApp:
 def open_actions(settings: Settings) -> ActionService:
     """The service of actions; raises ConfigError."""
     tools = Tools(
-        settings=settings.actions, max_twin_bytes=settings.twins.max_bytes, scaler=autoscale.load_scaler(settings),
+        settings=settings.actions, max_twin_bytes=settings.twins.max_bytes,
         mailers={
             name: _mailer(name, channel, settings.name)
             for name, channel in settings.notify.items()

@@ -33,7 +33,7 @@ class ConfigError(TidegateError):
     """Configuration or installation is wrong: `place` names where, `cure` what to do."""
 
     def __init__(self, place: str, reason: str, cure: str) -> None:
-        super().__init__(f"{place}: {reason}. {cure}")
+        super().__init__(f"{place}: {reason}{'' if reason.endswith('?') else '.'} {cure}")
         self.place, self.reason, self.cure = place, reason, cure
 
 

@@ -15,7 +15,6 @@ import msgspec
 from sqlmodel import Session
 
 from cloud_hub.actions.core.policy import Risk
-from cloud_hub.autoscale import Scaler
 from cloud_hub.errors import HubError
 from cloud_hub.runtime.outgoing import OutgoingMessage
 from cloud_hub.settings.actions import Actions
@@ -33,11 +32,10 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What types need from outside: settings, the scaler, a mailer for each channel, and the largest twin in bytes."""
+    """What types need from outside: settings, a mailer for each channel, and the largest twin in bytes."""
 
     settings: Actions = field(default_factory=Actions)
     max_twin_bytes: int = 32768
-    scaler: Scaler | None = None
     mailers: Mapping[str, Mailer] = field(default_factory=dict)
 
 

@@ -19,6 +19,7 @@ from cloud_hub.access.oidc import Oidc
 from cloud_hub.access.sessions import SessionStore
 from cloud_hub.actions.service import ActionService
 from cloud_hub.ask.slots import QuestionSlots
+from cloud_hub.autoscale.system import AutoscaleSystem
 from cloud_hub.clock import new_trace, now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.devices import registry as device_registry
@@ -42,8 +43,8 @@ class Hub:
 
     `connected` tells whether the broker is connected, `heard_us` when the last message of a device arrived. `changed`
     is called with devices whose tags or twins changed, so that configurations are reconciled. `workers` returns the
-    statuses of the background workers. `gateway` is None without pools of language models, `sparkplug` without a host.
-    `ingest_rate` is the number of messages a second over the last minute.
+    statuses of the background workers. `gateway` is None without pools of language models, `sparkplug` without a host,
+    `autoscale` in tests of other routes. `ingest_rate` is the number of messages a second over the last minute.
     """
 
     settings: Settings
@@ -65,6 +66,7 @@ class Hub:
     ingest_rate: Callable[[], float] = lambda: 0.0
     expert_metrics: ExpertMetrics = field(default_factory=ExpertMetrics)
     sparkplug: SparkplugHost | None = None
+    autoscale: AutoscaleSystem | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

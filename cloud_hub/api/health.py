@@ -12,6 +12,8 @@ from prometheus_client.registry import Collector
 from pydantic import BaseModel
 
 from cloud_hub.api.dependencies import Reader, TheHub
+from cloud_hub.autoscale import service as autoscale
+from cloud_hub.autoscale.metrics import TargetsCollector
 from cloud_hub.autoscale.published import PUBLISHED
 from cloud_hub.inference.experts import escalations
 from cloud_hub.runtime import items
@@ -62,8 +64,11 @@ def metrics(hub: TheHub, caller: Reader) -> Response:
     with hub.db.read() as session:
         failed = items.counts(session)
         waiting = escalations.waiting(session)
+        targets = autoscale.list_targets(session)
     registry = CollectorRegistry()
     registry.register(_Snapshot(hub.connected(), hub.workers(), failed, waiting))
+    active = hub.autoscale is not None and hub.autoscale.lease.token is not None
+    registry.register(TargetsCollector(targets, active=active))
     content = generate_latest(registry) + generate_latest(hub.expert_metrics.registry)
     if hub.sparkplug is not None:
         registry = CollectorRegistry()

@@ -1,114 +1,242 @@
-"""The autoscaler: reads the demand, decides, stores the decision, calls the platform, stores the outcome.
+"""The autoscaler: observes each target, decides, stores the decision, calls the platform, stores the outcome.
 
-A decision is committed before the platform is called, and its id is the idempotency key: a hub that was killed in
-between repeats the call with the same key (invariant A5).
+Reading signals and calling platforms happens in threads, a target at a time, and with time limits; a target that takes
+longer is left behind and taken up when it is ready, so it delays no other. Decisions are made together, in one
+transaction; a target that fails there fails alone (`runtime.items`). A platform that cannot be reached is an
+observation like any other: its count is unknown, and its target is held.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import partial
+from typing import TypeVar
 
-from sqlalchemy import func
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from cloud_hub.audit import trail
-from cloud_hub.autoscale import Scaler, ScaleRefused
-from cloud_hub.autoscale.core import single_signal as policy
-from cloud_hub.clock import new_id, now_us
+from cloud_hub.autoscale import Counts, Drifted, ScaleRefused, signals
+from cloud_hub.autoscale import lease as leases
+from cloud_hub.autoscale.core.state import Outcome, Outlook
+from cloud_hub.autoscale.lease import MARGIN_S, HubLease
+from cloud_hub.autoscale.published import PUBLISHED
+from cloud_hub.autoscale.signals import SignalContext
+from cloud_hub.autoscale.store import Decided, Observed, decide_all, store_outcome, store_rehearsal
+from cloud_hub.autoscale.targets_file import Target, TargetsInForce
+from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import EscalationRow, ScaleStep
-from cloud_hub.runtime.context import HubContext
 from cloud_hub.runtime.items import WorkItems
-from cloud_hub.runtime.worker import WorkerSpec, WorkResult
-from cloud_hub.settings import Autoscale, Settings
-from shared import plugins
+from cloud_hub.runtime.worker import WorkResult
+from shared.durations import SECOND_US
 from shared.errors import NotReady
 
 log = logging.getLogger(__name__)
 
-PERIOD_S = 2.0
+PERIOD_S = 1.0
+THREADS = 16
+WAIT_S = 2.0
+"""Time that a run waits for slow signals and platforms; what is not ready then is taken up by the next one."""
+BATCH = 100
+"""Targets of one transaction."""
+CALL_S = 5.0
+"""Time that a call to a platform is expected to end within; the lease must last so long."""
+
+_R = TypeVar("_R")
+OutlookOf = Callable[[Target, Observed, int], Outlook | None]
 
 
-def workers(context: HubContext) -> list[WorkerSpec]:
-    """Scale the hub's workers if a scaler is configured; raises ConfigError."""
-    scaler = load_scaler(context.settings)
-    if scaler is None:
-        return []
-    run_once = Autoscaler(context.db, scaler, context.settings.autoscale).run_once
-    return [WorkerSpec(name="autoscale", run_once=run_once, period_s=PERIOD_S)]
-
-
-def load_scaler(settings: Settings) -> Scaler | None:
-    """The configured scaler, or None; raises ConfigError."""
-    wanted = settings.autoscale
-    if not wanted.kind:
-        return None
-    scaler: Scaler = plugins.load(plugins.SCALERS, wanted.kind, "autoscale.kind")(wanted.options)
-    return scaler
-
-
-def escalation_rate(session: Session, window_s: float, now: int) -> float:
-    """Escalations per second that reached the hub within the last `window_s` seconds."""
-    query = select(func.count()).where(col(EscalationRow.received_us) > now - int(window_s * 1e6))
-    return session.exec(query).one() / window_s
+class NoFence(NotReady):
+    """Another hub holds the lease: nothing may be stored or done."""
 
 
 class Autoscaler:
-    """Runs the policy for one scaler, and holds its state."""
+    """The turns of all targets of one hub. Without `executor` everything runs in the caller's thread."""
 
-    def __init__(self, db: Database, scaler: Scaler, settings: Autoscale) -> None:
-        self._db, self._scaler, self._settings = db, scaler, settings
-        self._bounds = policy.Bounds(
-            minimum=settings.minimum, maximum=settings.maximum, per_replica=settings.per_replica,
-            max_step=settings.max_step, cooldown_s=settings.cooldown_s, per_hour=settings.per_hour,
-            window_s=settings.watch_s,
-        )  # fmt: skip
-        self._state = policy.State()
-        self._refused_until = 0
+    def __init__(
+        self, db: Database, in_force: TargetsInForce, lease: HubLease, context: SignalContext, *,
+        clock: Callable[[], int] = now_us, executor: Executor | None = None, outlook: OutlookOf = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self._db, self.in_force, self.lease, self._context = db, in_force, lease, context
+        self._clock, self._outlook = clock, outlook
+        self._executor = executor
+        self._due: dict[str, int] = {}
+        self._observing: dict[str, Future[Observed]] = {}
+        self._calling: dict[str, Future[None]] = {}
 
     def run_once(self) -> WorkResult:
-        """Decide once and call the platform; raises NotReady while it cannot be reached."""
-        now = now_us()
-        items = WorkItems(self._db, "autoscale", now)
-        if now < self._refused_until or self._finish(items):
+        """Observe the targets that are due, decide on those that are ready, call their platforms."""
+        items = WorkItems(self._db, "autoscale", self._clock())
+        self.in_force.reload()
+        token = self.lease.hold()
+        if token is None:
+            self._stand_by()
             return items.result()
-        current, now = self._scaler.current().desired, now_us()
-        with self._db.read() as session:
-            wanted = escalation_rate(session, self._settings.window_s, now)
-        self._state = policy.observe(self._bounds, self._state, wanted, now)
-        decision = policy.decide(self._bounds, self._state, wanted, current, now)
-        if decision.action == "hold":
-            return items.result()
-        row = ScaleStep(id=new_id(), t_us=now, demand=wanted, before=current, to=decision.to, reason=decision.reason)
-        with self._db.write() as session:
-            session.add(row)
-        self._state = policy.record_action(self._bounds, self._state, decision, now)
-        items.run("step", row.id, partial(self._scale, row))
+        self._observe(items)
+        ready = self._ready(items, self._observing, "observe")
+        for first in range(0, len(ready), BATCH):
+            decided = items.batch(
+                "target", ready[first : first + BATCH], partial(self._decide, token), lambda one: one.target.name
+            )
+            self._call([one for batch in decided for one in batch])
+        self._ready(items, self._calling, "call")
         return items.result()
 
-    def _finish(self, items: WorkItems) -> bool:
-        """Repeat the call of a decision without an outcome."""
-        decided = select(ScaleStep).where(ScaleStep.state == "decided", items.ready("step", ScaleStep.id))
-        with self._db.read() as session:
-            row = session.exec(decided).first()
-        if row is not None:
-            items.run("step", row.id, partial(self._scale, row))
-        return row is not None
+    def _stand_by(self) -> None:
+        """Another hub decides: forget what was read, and publish no counts."""
+        self._observing.clear()
+        for name in self.in_force.targets:
+            PUBLISHED.withdraw(name)
 
-    def _scale(self, row: ScaleStep) -> None:
+    def look_now(self, name: str) -> None:
+        """The target is due at once."""
+        self._due.pop(name, None)
+
+    # -- observe -----------------------------------------------------------------------------------------
+
+    def _observe(self, items: WorkItems) -> None:
+        now = self._clock()
+        for name, target in self.in_force.targets.items():
+            busy = name in self._observing or name in self._calling
+            if busy or not self._is_due(name, now) or not items.due("target", name):
+                continue
+            self._due[name] = now + int(target.entry.period_s * SECOND_US)
+            self._observing[name] = self._submit(partial(self.observed, target))
+
+    def _is_due(self, name: str, now: int) -> bool:
+        """Whether its period is over; a clock that was set back makes it due as well."""
+        due, target = self._due.get(name, 0), self.in_force.targets[name]
+        return not now < due <= now + int(3 * target.entry.period_s * SECOND_US) + 120 * SECOND_US
+
+    def observed(self, target: Target) -> Observed:
+        """Read the signals and the platform of a target. Raises nothing for what cannot be read."""
+        entry, errors = target.entry, dict[str, str]()
+        found = signals.read_all(entry.signals, self._context, self._clock)
+        errors |= found.errors
+        busy: int | None = None
+        if entry.busy is not None:
+            value, reason = signals.read_source(entry.busy, self._context, 120.0, self._clock())
+            busy = max(0, round(value.value)) if value is not None else None
+            errors |= {"busy": reason} if value is None else {}
+        counts, reason = read_counts(target)
+        errors |= {"platform": reason} if reason else {}
+        one = Observed(target=target, counts=counts, readings=found.readings, busy=busy, errors=errors)
+        return self._with_outlook(one)
+
+    def _with_outlook(self, one: Observed) -> Observed:
         try:
-            state, outcome = "done", f"{self._scaler.scale(row.to, row.id)} replicas asked for"
-        except ScaleRefused as error:
-            # A limit of the platform does not change at once: wait before the next attempt.
-            self._refused_until = now_us() + int(self._settings.cooldown_s * 1e6)
-            state, outcome = "refused", error.reason
-        except NotReady as error:
-            log.warning("scale.not_ready", extra={"fields": {"reason": error.reason}})
-            raise
+            outlook = self._outlook(one.target, one, self._clock())
+        except Exception as error:  # without its forecast the target is scaled by its present demand
+            log.exception("autoscale.forecast_failed", extra={"fields": {"target": one.target.name}})
+            one.errors["forecast"] = f"{type(error).__name__}: {error}"[:300]
+            return one
+        return Observed(
+            target=one.target, counts=one.counts, readings=one.readings, busy=one.busy, outlook=outlook,
+            errors=one.errors,
+        )  # fmt: skip
+
+    # -- decide ------------------------------------------------------------------------------------------
+
+    def _decide(self, token: int, observed: Sequence[Observed]) -> list[Decided]:
+        if not self.lease.lasts(MARGIN_S):
+            raise NoFence("the lease ran out before the decision was stored")
         with self._db.write() as session:
-            stored = session.get_one(ScaleStep, row.id)
-            stored.state, stored.outcome = state, outcome
-            trail.add(session, now_us(), "hub", f"scale.{state}", self._scaler.name, before=row.before, to=row.to,
-                      reason=row.reason, outcome=outcome)  # fmt: skip
-        log.info(f"scale.{state}", extra={"fields": {"before": row.before, "to": row.to, "outcome": outcome}})
+            self._fence(session, token)
+            return decide_all(session, observed, token, self._clock())
+
+    def _fence(self, session: Session, token: int) -> None:
+        """Raise NoFence unless this hub's lease is the newest: the check is part of the transaction (A6)."""
+        if not leases.holds(session, token):
+            raise NoFence("another hub has taken the lease")
+
+    # -- call --------------------------------------------------------------------------------------------
+
+    def _call(self, decided: Iterable[Decided]) -> None:
+        for one in decided:
+            if one.calls:
+                self._calling[one.target.name] = self._submit(partial(self._carry_out, one))
+            elif one.decision.calls:
+                self._calling[one.target.name] = self._submit(partial(self._rehearse, one))
+
+    def _carry_out(self, one: Decided) -> None:
+        """Call the platform and store the outcome. Without the lease nothing is called: the next holder retries."""
+        if not self.lease.lasts(CALL_S + MARGIN_S):
+            return
+        name, decision = one.target.name, one.decision
+        outcome, reason = call_platform(one.target, decision.to, decision.key)
+        with self._db.write() as session:
+            store_outcome(session, name, decision.key, outcome, reason, self._clock())
+        fields = {"target": name, "before": decision.before, "to": decision.to, "outcome": reason}
+        log.info(f"scale.{outcome}", extra={"fields": fields})
+        if outcome == "refused":  # a limit of the platform does not change at once
+            wait_s = max(one.target.entry.period_s, one.target.entry.cooldown_s)
+            self._due[name] = self._clock() + int(wait_s * SECOND_US)
+        else:
+            self._due[name] = self._clock() + SECOND_US  # read it back soon
+
+    def _rehearse(self, one: Decided) -> None:
+        """In a dry run: what the platform would say, where it can tell without a change."""
+        outcome, reason = call_platform(one.target, one.decision.to, one.decision.key, dry_run=True)
+        said = "the platform would accept it" if outcome == "done" else reason
+        with self._db.write() as session:
+            store_rehearsal(session, one.id, said, self._clock())
+
+    # -- threads -----------------------------------------------------------------------------------------
+
+    def _submit(self, do: Callable[[], _R]) -> Future[_R]:
+        if self._executor is not None:
+            return self._executor.submit(do)
+        future: Future[_R] = Future()
+        try:
+            future.set_result(do())
+        except Exception as error:  # noqa: BLE001 - raised again where the result is taken
+            future.set_exception(error)
+        return future
+
+    def _ready(self, items: WorkItems, futures: dict[str, Future[_R]], kind: str) -> list[_R]:
+        """Wait a while, and take the results that are there. A failure is stored as the item's."""
+        wait(futures.values(), WAIT_S)
+        found = []
+        for name in [name for name, future in futures.items() if future.done()]:
+            result = items.run(kind, name, futures.pop(name).result)
+            if result is not None:
+                found.append(result)
+        return found
+
+
+def read_counts(target: Target) -> tuple[Counts | None, str]:
+    """(the platform's counts, ''), or (None, why they are unknown)."""
+    try:
+        return target.scaler.current(), ""
+    except (ScaleRefused, NotReady) as error:
+        return None, error.reason
+    except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way; its target is held, and others go on
+        return None, _failed(target, error)
+
+
+def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -> tuple[Outcome, str]:
+    """Ask the platform for `to` instances: how it ended, and in words."""
+    try:
+        found = target.scaler.scale(to, key, dry_run=dry_run)
+    except ScaleRefused as error:
+        return "refused", error.reason
+    except Drifted as error:  # the key is spent: decide again on what is there
+        return "refused", error.reason
+    except NotReady as error:
+        return "unknown", error.reason
+    except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way: what it did is read back
+        return "unknown", _failed(target, error)
+    if found != to and not dry_run:
+        return "unknown", f"the platform answers {found} instances"
+    return "done", f"{found} instances asked for"
+
+
+def _failed(target: Target, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {error}"[:300]
+    log.warning("autoscale.platform_failed", extra={"fields": {"target": target.name, "error": reason}})
+    return reason
+
+
+def open_executor() -> ThreadPoolExecutor:
+    """The threads of one hub's autoscaler."""
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="autoscale")

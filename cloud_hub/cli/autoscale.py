@@ -1,157 +1,180 @@
-"""autoscale: replays a trace of load against policies, and shows violations and cost."""
+"""autoscale simulate, targets, explain, decisions, pause, resume, override, check: files here, the rest over REST."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import quote
 
 from cloud_hub.cli import Commands, clean
-from cloud_hub.cli.remote import EXIT_USAGE, RemoteError
-
-if TYPE_CHECKING:
-    from cloud_hub.autoscale.core.cost import PriceTable
-    from cloud_hub.autoscale.core.simulate import Result, World
-    from cloud_hub.autoscale.core.target import TargetPolicy
+from cloud_hub.cli.autoscale_simulate import add_simulate
+from cloud_hub.cli.remote import connect, options
+from cloud_hub.cli.times import seconds, shown
 
 EXAMPLES = """examples:
-  tidegate-hub autoscale simulate requests.csv --policy policies.yaml
-  tidegate-hub autoscale simulate requests.csv --policy policies.yaml --plot days.png
-  tidegate-hub autoscale simulate requests.csv --policy policies.yaml --peak 12 --json
-  tidegate-hub autoscale simulate requests.csv --policy policies.yaml --prices prices.yaml --type c5.2xlarge --spot 0.6
+  tidegate-hub autoscale simulate load.csv --policy p.yaml     violations and cost of policies on a trace
+  tidegate-hub autoscale check targets.yaml                    check a file, without a hub
+  tidegate-hub autoscale check targets.yaml --against          ... and ask the hub what it would decide now
+  tidegate-hub autoscale targets
+  tidegate-hub autoscale explain gateway                       why does it have so many instances?
+  tidegate-hub autoscale decisions gateway --changes
+  tidegate-hub autoscale pause gateway --for 2h --reason "cluster upgrade"
+  tidegate-hub autoscale override gateway 8 --for 1h --reason "launch"
+  tidegate-hub autoscale resume gateway
 
-A trace is CSV with the columns timestamp,value (sums of equal times) or TIMESTAMP,ContextTokens,GeneratedTokens. An
-instance carries `per_instance` of the policy's first load signal, in the trace's unit a second; with --peak N it
-carries the peak / N. A violation is a minute with a wait over 10 s. The first 3 days, or a quarter of a shorter trace,
-are not scored. With `prediction: {mode: auto}`, a backtest on the unscored and scored days says whether the forecast is
-used: it may have seen what it is scored on; the benchmark does not.
-
-exit codes: 0 simulated; 2 usage, or the trace cannot be read; 78 the policy or the prices are wrong
+exit codes: 0 success; 1 a platform cannot be used; 2 usage; 3 not permitted; 4 not found; 5 no answer; 6 nothing to
+resume; 78 an invalid file
 """
 
 
 def add(commands: Commands) -> None:
     """Add the parsers of this command group."""
     group = commands.add_parser(
-        "autoscale", help="simulate autoscaling policies on a trace", epilog=EXAMPLES,
+        "autoscale", help="check, watch, explain, pause and override targets; simulate policies", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     subcommands = group.add_subparsers(dest="what", required=True, metavar="COMMAND")
-    simulate = subcommands.add_parser(
-        "simulate", help="replay a trace: violations and cost of each policy", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    simulate.set_defaults(action=_simulate)
-    simulate.add_argument("trace", type=Path, metavar="TRACE", help="CSV of the load")
-    simulate.add_argument("--policy", type=Path, required=True, metavar="FILE", help="YAML with policies by name")
-    simulate.add_argument("--peak", type=_count, metavar="N", help="an instance carries the trace's peak / N")
-    simulate.add_argument("--prices", type=Path, metavar="FILE", help="YAML with prices")
-    simulate.add_argument("--type", metavar="NAME", help="the instance type in the prices (default: the first)")
-    simulate.add_argument("--spot", type=_share, default=0.0, metavar="SHARE", help="most of the others on spot, 0..1")
-    simulate.add_argument("--plot", type=Path, metavar="FILE", help="draw load, capacity and violations (.png, .svg)")
-    simulate.add_argument("--json", action="store_true", help="print JSON")
+    hub = options()
+    hub.add_argument("--json", action="store_true", help="print JSON")
+
+    def remote(name: str, text: str, action: Any) -> argparse.ArgumentParser:
+        parser = subcommands.add_parser(name, help=text, parents=[hub])
+        parser.set_defaults(action=action)
+        return parser
+
+    check = remote("check", "check a targets file; with --against, show what each target would decide now", _check)
+    check.add_argument("file", type=Path)
+    check.add_argument("--against", action="store_true", help="ask the hub (an administrator's token is needed)")
+    remote("targets", "list the targets", _targets)
+    remote("explain", "why a target has its count", _explain).add_argument("target")
+    decisions = remote("decisions", "list decisions on a target", _decisions)
+    decisions.add_argument("target")
+    decisions.add_argument("--changes", action="store_true", help="only those that asked for a change")
+    decisions.add_argument("--limit", type=int, default=20, help="maximum number (default 20)")
+    pause = remote("pause", "decide nothing on a target for a time", _pause)
+    override = remote("override", "want a count for a time, within the policy's limits", _override)
+    for parser in (pause, override):
+        parser.add_argument("target")
+        parser.add_argument("--reason", default="")
+    override.add_argument("count", type=int)
+    pause.add_argument("--for", dest="for_s", type=seconds, help="such as 30m or 2h (default: until it is resumed)")
+    override.add_argument("--for", dest="for_s", type=seconds, default=3600.0, help="such as 30m (default 1h)")
+    add_simulate(subcommands)
+    remote("resume", "end a pause or an override", _resume).add_argument("target")
 
 
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 10_000):
-        raise argparse.ArgumentTypeError(f"'{text}' is not a count from 1 to 10000")
-    return int(text)
+# -- a file ----------------------------------------------------------------------------------------
 
 
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a share from 0 to 1")
-    return value
+def _check(arguments: argparse.Namespace) -> int:
+    from cloud_hub.autoscale.targets_file import open_target, read_file  # noqa: PLC0415
 
-
-def _simulate(arguments: argparse.Namespace) -> int:
-    from cloud_hub.autoscale import plot, policy_file, traces  # noqa: PLC0415
-
-    policies = policy_file.read_policies(arguments.policy)
-    prices = policy_file.read_prices(arguments.prices) if arguments.prices else None
-    try:
-        world = traces.read(arguments.trace)
-    except traces.TraceError as error:
-        raise RemoteError(clean(str(error)), EXIT_USAGE) from error
-    peak = world.per_instance * traces.PEAK_INSTANCES
-    results, rows = {}, []
-    for name, policy in policies.items():
-        results[name], notes = _replay(world, policy, peak / arguments.peak if arguments.peak else None)
-        rows.append(_row(name, results[name], notes, prices, arguments))
-    if arguments.plot:
-        plot.save(results, arguments.plot)
-    print(json.dumps(rows) if arguments.json else "\n".join(_lines(world, rows)))
+    entries = read_file(str(arguments.file))
+    if arguments.against:
+        text = arguments.file.read_text("utf-8")
+        with connect(arguments) as hub:
+            wishes = hub.call("POST", "/autoscale/check", {"text": text}, timeout_s=300.0)
+        return _show_wishes(wishes, arguments.json)
+    for entry in entries:
+        open_target(str(arguments.file), entry)
+        counts = f"{entry.minimum}..{entry.maximum}"
+        signals = ", ".join(signal.name for signal in entry.signals)
+        dry = ", dry run" if entry.dry_run else ""
+        print(clean(f"{entry.name}: {entry.platform.kind}, {counts} instances by {signals}{dry}"))
+    print(f"{len(entries)} targets, well")
     return 0
 
 
-def _replay(world: World, policy: TargetPolicy, capacity: float | None) -> tuple[Result, str]:
-    from msgspec.structs import replace as changed  # noqa: PLC0415
-
-    from cloud_hub.autoscale.core.backtest import backtest, outlooks, single  # noqa: PLC0415
-    from cloud_hub.autoscale.core.simulate import PolicyScaler, replay  # noqa: PLC0415
-
-    rule = next((rule for rule in policy.signals if rule.kind == "load"), policy.signals[0])
-    rule = changed(rule, kind="load", adds_to="", per_instance=capacity or rule.per_instance)
-    world = replace(
-        world, per_instance=rule.per_instance, boot_s=policy.boot_s, minimum=max(1, policy.minimum),
-        maximum=policy.maximum,
-    )  # fmt: skip
-    ahead, note = None, "without the forecast (prediction.mode is never)"
-    if policy.prediction.mode == "always":
-        ahead, note = outlooks(world), "with the forecast (prediction.mode is always)"
-    elif policy.prediction.mode == "auto":
-        report = backtest(policy, rule, world.rate, world.start_us, world.step_s)
-        ahead = outlooks(world) if report.enabled else None
-        note = f"{'with' if report.enabled else 'without'} the forecast: {report.reason}"
-    return replay(world, PolicyScaler(single(policy, rule), ahead)), note
+def _show_wishes(wishes: list[dict[str, Any]], as_json: bool) -> int:
+    for wish in wishes:
+        if as_json:
+            print(json.dumps(wish))
+            continue
+        have = "?" if wish["before"] is None else wish["before"]
+        new = "" if wish["known"] else " (new)"
+        print(clean(f"{wish['target']}{new}: {have} -> {wish['to']}  {wish['reason']}"))
+        for part, reason in sorted(wish["errors"].items()):
+            print(clean(f"  {part} is unknown: {reason}"))
+    return 1 if any("platform" in wish["errors"] for wish in wishes) else 0
 
 
-def _row(
-    name: str, result: Result, note: str, prices: PriceTable | None, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "policy": name, "violation_share": round(result.violation_share, 6),
-        "violation_minutes": result.violation_minutes, "instance_hours": round(result.instance_hours, 2),
-        "changes": result.changes, "longest_wait_s": _longest(result), "note": note,
-    }  # fmt: skip
-    if prices is not None:
-        row |= _money(result, prices, arguments)
-    return row
+# -- the hub ---------------------------------------------------------------------------------------
 
 
-def _longest(result: Result) -> float | None:
-    longest = float(result.wait_s[result.world.unscored :].max(initial=0.0))
-    return round(longest, 1) if math.isfinite(longest) else None
+def _path(arguments: argparse.Namespace, rest: str = "") -> str:
+    return f"/autoscale/targets/{quote(arguments.target, '')}{rest}"
 
 
-def _money(result: Result, prices: PriceTable, arguments: argparse.Namespace) -> dict[str, Any]:
-    from cloud_hub.autoscale.core.cost import cheapest  # noqa: PLC0415
+def _targets(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        view = hub.get("/autoscale/targets")
+    if arguments.json:
+        print(json.dumps(view))
+        return 0
+    if view["error"]:
+        print(clean(f"the file in force is older: {view['error']}"))
+    if view["targets"] and not view["active"]:
+        print(clean(f"another hub decides: {view['holder']}"))
+    for row in view["targets"]:
+        print(_line(row))
+    return 0
 
-    price = prices.price(arguments.type or prices.prices[0].type)
-    if price is None:
-        known = ", ".join(row.type for row in prices.prices[:10])
-        raise RemoteError(f"{arguments.prices} has no type '{arguments.type}', but: {known}", EXIT_USAGE)
-    mix = cheapest(price, result.desired[result.world.unscored :], result.world.step_s, arguments.spot)
-    return {
-        "cost": round(mix.cost, 2), "on_demand_cost": round(mix.on_demand_cost, 2), "saved": round(mix.saved, 4),
-        "currency": prices.currency, "reserved": mix.rule.reserved, "spot_share": mix.rule.spot_share,
-    }  # fmt: skip
+
+def _line(row: dict[str, Any]) -> str:
+    have = "?" if row["desired"] is None else row["desired"]
+    until = f" until {shown(row['until_us'])}" if row["until_us"] else ""
+    marks = [row["mode"] + until if row["mode"] != "auto" else "", "dry run" if row["dry_run"] else "",
+             "" if row["in_force"] else "not in the file", row["drift"]]  # fmt: skip
+    marked = "".join(f"  [{mark}]" for mark in marks if mark)
+    return clean(f"{row['name']:20} {have} -> {row['wanted']}  {row['reason']}{marked}")
 
 
-def _lines(world: World, rows: list[dict[str, Any]]) -> list[str]:
-    days = (world.rate.size - world.unscored) * world.step_s / 86_400
-    priced = "cost" in rows[0]
-    head = f"{'policy':24}{'violations':>12}{'instance-hours':>16}{'changes':>9}"
-    found = [f"{days:.2f} days scored", "", head + (f"{'cost':>12}{'saved':>8}" if priced else "")]
+def _explain(arguments: argparse.Namespace) -> int:
+    with connect(arguments) as hub:
+        found = hub.get(_path(arguments, "/explain"))
+    if arguments.json:
+        print(json.dumps(found))
+        return 0
+    lines = list(found["summary"])
+    for one in found["inputs"]:
+        value = one["error"] or f"{one['value']:g} {one['unit']}, {one['age_s']:g} s old"
+        lines.append(f"  input  {one['signal']:16} {value}")
+    for kind, rows in (("asks", found["candidates"]), ("limit", found["limits"])):
+        lines += [f"  {kind:6} {one['rule']:16} {one['count']}: {one['reason']}" for one in rows]
+    for line in lines:
+        print(clean(line))
+    return 0
+
+
+def _decisions(arguments: argparse.Namespace) -> int:
+    asked = {"changes": arguments.changes, "limit": arguments.limit}
+    with connect(arguments) as hub:
+        rows = hub.get(_path(arguments, "/decisions"), **asked)
     for row in rows:
-        line = f"{clean(row['policy'])[:23]:24}{100 * row['violation_share']:>11.2f}%{row['instance_hours']:>16.1f}"
-        line += f"{row['changes']:>9}"
-        found.append(line + (f"{row['cost']:>12.2f}{100 * row['saved']:>7.1f}%" if priced else ""))
-    return [*found, "", *(f"{clean(row['policy'])}: {row['note']}" for row in rows)]
+        have = "?" if row["before"] is None else row["before"]
+        text = f"{shown(row['t_us'])}  {row['action']:5} {have} -> {row['to']}  {row['outcome']:8} {row['reason']}"
+        more = f"  ({row['outcome_text']})" if row["outcome_text"] else ""
+        print(json.dumps(row) if arguments.json else clean(text + more))
+    return 0
+
+
+def _pause(arguments: argparse.Namespace) -> int:
+    return _control(arguments, "/pause", {"reason": arguments.reason, "for_s": arguments.for_s})
+
+
+def _override(arguments: argparse.Namespace) -> int:
+    body = {"count": arguments.count, "reason": arguments.reason, "for_s": arguments.for_s}
+    return _control(arguments, "/override", body)
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    return _control(arguments, "/resume", None)
+
+
+def _control(arguments: argparse.Namespace, rest: str, body: dict[str, Any] | None) -> int:
+    with connect(arguments) as hub:
+        row = hub.call("POST", _path(arguments, rest), body)
+    print(json.dumps(row) if arguments.json else _line(row))
+    return 0

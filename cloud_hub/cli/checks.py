@@ -8,6 +8,7 @@ import queue
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from shared.transport.mqtt import Connection, Options, parse_address
 from shared.transport.tls import pair_problem
 
 if TYPE_CHECKING:
+    from cloud_hub.autoscale.core.targets import TargetEntry
     from cloud_hub.inference.engines import Engine
 
 LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -32,6 +34,8 @@ SECRETS = {"key", "key_file", "token_file", "secret_file", "password_file", "url
 """Settings whose value is the path of a secret file."""
 PLUGIN_S = 20.0
 """The timeout for an engine or a scaler."""
+MOST_PLATFORMS = 50
+"""Targets whose platform is asked."""
 PROBE: dict[str, Any] = {"messages": [{"role": "user", "content": "A test of the connection."}], "max_tokens": 1}
 """A request for a connection test; the answer is ignored."""
 ENDING_S = 30 * 86_400.0
@@ -51,7 +55,7 @@ def examine(path: Path | None) -> Findings:
     _broker(settings, findings)
     _sparkplug(settings, findings)
     findings.warnings += [*_port(settings), *_coverage(settings), *_secrets(settings.model_dump())]
-    _call_plugin("scaler", lambda: _scaler(settings), findings)
+    _platforms(settings, findings)
     _pools(settings, findings)
     if settings.twins.aws_alias and not findings.problems:
         findings.problems += _alias(settings)
@@ -114,11 +118,24 @@ def _desk(settings: Settings) -> list[str]:
     return []
 
 
-def _scaler(settings: Settings) -> None:
-    from cloud_hub.autoscale.worker import load_scaler  # noqa: PLC0415
+def _platforms(settings: Settings, findings: Findings) -> None:
+    """Whether the targets file can be read, and each platform answers."""
+    from cloud_hub.autoscale.targets_file import read_file  # noqa: PLC0415
 
-    if (scaler := load_scaler(settings)) is not None:
-        scaler.current()
+    path = settings.autoscale.targets_file
+    try:
+        entries = read_file(path) if path else ()
+    except ConfigError as error:
+        findings.problems.append(str(error))
+        return
+    for entry in entries[:MOST_PLATFORMS]:
+        _call_plugin(f"target {entry.name}", partial(_read_counts, path, entry), findings)
+
+
+def _read_counts(path: str, entry: TargetEntry) -> None:
+    from cloud_hub.autoscale.targets_file import open_target  # noqa: PLC0415
+
+    open_target(path, entry).scaler.current()
 
 
 def _state(settings: Settings) -> list[str]:
@@ -192,6 +209,8 @@ def _broker(settings: Settings, findings: Findings) -> None:
 
 def _sparkplug(settings: Settings, findings: Findings) -> None:
     """The servers of the Sparkplug host: their files are there and fit; one that is away is a warning."""
+    if settings.sparkplug.servers and not settings.sparkplug.host_id:
+        findings.warnings.append("sparkplug.host_id: is empty, so the Sparkplug host is off. Give it an id")
     for server in settings.sparkplug.servers if settings.sparkplug.host_id else ():
         place = f"sparkplug.servers {server.address}"
         tls = server.tls

@@ -43,7 +43,9 @@ def add(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.set_defaults(action=_check)
-    parser.add_argument("--broker", action="append", required=True, metavar="URL", help="HOST:PORT; repeatable")
+    parser.add_argument(
+        "--broker", action="append", required=True, metavar="HOST:PORT", help="broker to watch; repeatable"
+    )
     parser.add_argument("--role", required=True, choices=["edge", "host", "broker"], help="whose conduct is judged")
     parser.add_argument("--group", default="", help="only this Sparkplug group (default: all)")
     parser.add_argument(
@@ -61,15 +63,21 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--for", dest="for_s", type=seconds, default=60.0, metavar="TIME", help="how long (default 60s)"
     )
-    parser.add_argument("--patience", type=float, default=1.0, metavar="FACTOR", help="wait so many times as long")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="wait so many times as long",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the verdicts there ('-': to the output)")
     parser.add_argument("--details", action="store_true", help="list every statement")
     access = parser.add_argument_group("access to the broker")
     access.add_argument("--ca", default="", metavar="FILE", help="its CA: TLS is used")
-    access.add_argument("--cert", default="", metavar="FILE")
-    access.add_argument("--key", default="", metavar="FILE")
+    access.add_argument("--cert", default="", metavar="FILE", help="PEM of a client certificate, with --key")
+    access.add_argument("--key", default="", metavar="FILE", help="PEM of its private key")
     access.add_argument("--username", default="", help="for the checker's own clients")
-    access.add_argument("--password-file", default="", metavar="FILE")
+    access.add_argument("--password-file", default="", metavar="FILE", help="file with the password of --username")
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -170,4 +178,13 @@ def _report(arguments: argparse.Namespace, result: Result) -> None:
     for problem in result.problems:
         print(f"problem: {printable(problem)}", file=sys.stderr)
     if not result.seen:
-        print("nothing seen: is the address right, and does --group name a group that is published?", file=sys.stderr)
+        print(printable(nothing_seen(arguments, result.others)), file=sys.stderr)
+
+
+def nothing_seen(arguments: argparse.Namespace, others: list[str]) -> str:
+    """Why there may be nothing to judge."""
+    wanted = {"group": arguments.group, "node": arguments.node, "host-id": arguments.host_id}
+    scope = "".join(f" --{name} {value}" for name, value in wanted.items() if value)
+    if others:
+        return f"nothing seen of --role {arguments.role}{scope}; these edge nodes publish: {', '.join(others)}"
+    return "nothing seen: is the address right, does anything publish below spBv1.0/, and may this user read it?"

@@ -114,6 +114,9 @@ def _count(world: World, device: str, epoch: str) -> tuple[int, int]:
     return sum(row["upto"] for row in at_hub.values()), telemetry["rows"]
 
 
+TARGET = "experts"
+
+
 def scale(world: World) -> list[str]:
     """Shows that expert load made the autoscaler scale a simulated cloud up to its quota."""
     done = until("a scaling step was carried out", lambda: _steps(world, "done"), 30)
@@ -127,13 +130,22 @@ def scale(world: World) -> list[str]:
     asked = httpx.get(base + path, headers={"Authorization": f"Bearer {token}"}, timeout=5).json()["spec"]["replicas"]
     if asked > QUOTA or not changes:
         raise ActFailed(f"the cloud has {asked} replicas after {len(changes)} changes; its quota is {QUOTA}")
-    reason = textwrap.shorten(no["outcome"], 160, placeholder=" ...")
+    reason = textwrap.shorten(no["outcome_text"], 160, placeholder=" ...")
+    why = world.client.get(f"/autoscale/targets/{TARGET}/explain")
+    if not why["replayed"]:
+        raise ActFailed("the stored inputs of the last decision do not lead to it again")
     return [
-        f"{first['demand']:.1f} escalations/s: {first['before']} -> {first['to']} replicas ({first['reason']})",
+        f"{first['before']} -> {first['to']} replicas ({first['reason']})",
         f"then {no['before']} -> {no['to']}: refused by the simulated Kubernetes API: {reason}",
         f"{len(changes)} PATCH calls in the cloud's own log; it has {asked} replicas, quota {QUOTA}",
+        f"`autoscale explain {TARGET}`: {textwrap.shorten(why['summary'][0], 160, placeholder=' ...')}",
     ]
 
 
-def _steps(world: World, state: str) -> list[dict[str, Any]]:
-    return [row for row in world.client.get("/scaling/steps") if row["state"] == state]
+def _steps(world: World, outcome: str) -> list[dict[str, Any]]:
+    """Decisions that asked for a change and had this outcome; none before the first decision."""
+    names = [row["name"] for row in world.client.get("/autoscale/targets")["targets"]]
+    if TARGET not in names:
+        return []
+    rows = world.client.get(f"/autoscale/targets/{TARGET}/decisions?changes=true")
+    return [row for row in rows if row["outcome"] == outcome]

@@ -161,11 +161,14 @@ class World:
         (self.folder / "hub.toml").write_text(
             HUB.format(
                 name=f"demo-{self.mqtt5}", state=self.folder / "hub", rest=self.rest_port, mqtt=self.mqtt5,
-                frames=CALIBRATION_FRAMES, model=MODEL, expert=ASSETS / "digits-expert", cloud=self.cloud_port,
-                namespace=NAMESPACE, deployment=DEPLOYMENT, token=self.folder / "cloud.token",
+                frames=CALIBRATION_FRAMES, model=MODEL, expert=ASSETS / "digits-expert",
+                targets=self.folder / "targets.yaml",
             ),
             "utf-8",
         )  # fmt: skip
+        token = self.folder / "cloud.token"
+        targets = TARGETS.format(cloud=self.cloud_port, namespace=NAMESPACE, deployment=DEPLOYMENT, token=token)
+        (self.folder / "targets.yaml").write_text(targets, "utf-8")
 
     def _write_device(self, device: str, profile: str) -> None:
         text = DEVICE.format(
@@ -258,21 +261,35 @@ alpha = 0.02
 [actions]
 cooldown_s = 60
 [autoscale]
-kind = "kubernetes"
-minimum = 1
-maximum = 4
-per_replica = 5.0
-max_step = 2
-cooldown_s = 20
-window_s = 5
-[autoscale.options]
-url = "http://127.0.0.1:{cloud}"
-namespace = "{namespace}"
-deployment = "{deployment}"
-token_file = "{token}"
+targets_file = "{targets}"
 [sparkplug]
 host_id = "{name}"
 servers = [{{ address = "127.0.0.1:{mqtt}" }}]
+"""
+
+TARGETS = """
+targets:
+  - name: experts
+    platform:
+      kind: kubernetes
+      options:
+        url: "http://127.0.0.1:{cloud}"
+        namespace: {namespace}
+        deployment: {deployment}
+        token_file: "{token}"
+    signals:
+      - name: escalations
+        source: {{type: escalations, of: rate, window_s: 5}}
+        unit: 1/s
+        per_instance: 5
+        target: 1.0
+    minimum: 1
+    maximum: 4
+    period_s: 2
+    max_step: 2
+    cooldown_s: 20
+    boot_s: 3
+    prediction: {{mode: never}}
 """
 
 DEVICE = """

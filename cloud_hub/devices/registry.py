@@ -74,7 +74,10 @@ def unknown(session: Session, device_id: str) -> HubError:
     """404 for a device that is not known."""
     if scopes.session_scope(session) is None and session.get(RemovedDevice, device_id) is not None:
         return HubError(404, "Removed device", f"'{device_id[:80]}' was removed. {CURE}")
-    cure = "check the name; a device is known once its agent has connected, or after PUT /api/v1/devices/ID"
+    cure = (
+        "check the name; a device is known once its agent has connected or its Sparkplug node was born, "
+        "or after PUT /api/v1/devices/ID"
+    )
     return HubError(404, "No such device", f"'{device_id[:80]}' is not known here: {cure}")
 
 

@@ -1,4 +1,4 @@
-"""Client of the Prometheus HTTP API: range queries, alerting rules, types of metrics.
+"""Client of the Prometheus HTTP API: range and instant queries, alerting rules, types of metrics.
 
 Reference: https://prometheus.io/docs/prometheus/latest/querying/api/. A server returns at most 11,000 points per
 series, so a long range is split into several queries, each starting one step after the end of the previous one.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -31,6 +32,15 @@ class PrometheusError(TidegateError):
     def __init__(self, text: str, *, absent: bool = False) -> None:
         super().__init__(text)
         self.absent = absent
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A value of a series at `t_us` (UTC microseconds)."""
+
+    labels: dict[str, str]
+    t_us: int
+    value: float
 
 
 class Client:
@@ -69,6 +79,16 @@ class Client:
             )
             for key, some in sorted(parts.items())
         ]
+
+    def query_instant(self, query: str) -> list[Instant]:
+        """The value of each series of `query` now, by the server's clock; a scalar is one without labels."""
+        data = self._request("query", {"query": query, "timeout": f"{self._timeout_s:g}s"})
+        kind, result = data.get("resultType"), data.get("result")
+        if kind == "scalar":
+            return [_instant({}, result, query)]
+        if kind != "vector":
+            raise PrometheusError(f"'{query}' returns no instant values but a {kind}")
+        return [_instant(row.get("metric", {}), row["value"], query) for row in result if "value" in row]
 
     def rules(self) -> list[Rule]:
         """The alerting rules of the server."""
@@ -164,6 +184,13 @@ def split_range(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
         last = min(start + (MAX_POINTS - 1) * step, start + (end - start) // step * step)
         yield start, last
         start = last + step
+
+
+def _instant(labels: dict[str, str], pair: Any, query: str) -> Instant:
+    try:
+        return Instant(labels, round(float(pair[0]) * 1e6), float(pair[1]))
+    except (TypeError, ValueError, IndexError, KeyError):
+        raise PrometheusError(f"'{query}' returns a value that is none: {str(pair)[:100]}") from None
 
 
 def _columns(values: list[list[Any]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

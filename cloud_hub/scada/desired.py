@@ -137,4 +137,5 @@ def _not_by_a_person(owner: str, device: str) -> str:
 
 
 def _too_old(leaf_s: int, now_us: int) -> str:
-    return "it was set too long ago. Set it again" if now_us - leaf_s * 1_000_000 > LEAF_US else ""
+    """A leaf from the future, of before the clock was set back, may be as old as any."""
+    return "it was set too long ago. Set it again" if abs(now_us - leaf_s * 1_000_000) > LEAF_US else ""

@@ -106,10 +106,12 @@ class SparkplugHost:
 
     def rebirth(self, key: Key) -> str:
         """Ask a node for its births; returns why that is not possible now, or ''. From any thread."""
-        server = self._processor.server(key)
-        if server is None or not server.connected:
+        known = self._processor.server(key)
+        asked = [one for one in ([known] if known else self._servers) if one.connected]
+        if not asked:
             return "no server with this node is connected"
-        self._queue.put(Received(server=server, records=tuple(server.rebirth(key, "requested over REST"))))
+        for server in asked:  # all, for a node that is dead and may be on any
+            self._queue.put(Received(server=server, records=tuple(server.rebirth(key, "requested over REST"))))
         return ""
 
     def notify(self) -> None:

@@ -76,7 +76,7 @@ class LimitJudge:
         rules, alarms = self._rules[device], list[Alarm]()
         for _, metric, t_us, _, _, value, text, quality in sorted(rows, key=lambda row: row[2]):
             if quality != "bad" and (value is not None or text is not None):
-                alarms += rules.judge(metric, t_us, value, new_id)
+                alarms += rules.judge(metric, t_us, value, now_us, new_id)
         self._alarms(device, alarms, now_us)
 
     def _alarms(self, device: str, alarms: Sequence[Alarm], now_us: int) -> None:

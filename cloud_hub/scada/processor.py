@@ -19,7 +19,7 @@ from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.ingest.core.rate_limit import RateLimiter
 from cloud_hub.scada import twin
-from cloud_hub.scada.core.records import Birth, Data, Death, Key, Note, Record, cost
+from cloud_hub.scada.core.records import Birth, Death, Key, Note, Record, cost
 from cloud_hub.scada.dispatch import WriteDispatcher
 from cloud_hub.scada.limits import LimitJudge
 from cloud_hub.scada.server import HostServer, Received
@@ -71,6 +71,8 @@ class BatchProcessor:
         self.heard: dict[str, int] = {}
         self._logged, self._asked = RateLimiter(1 / 60), RateLimiter(1 / 600)
         self._texts = _Texts()
+        self._arrived_us = 0
+        """When the first message of the present batch arrived; 0 between batches."""
 
     def server(self, key: Key) -> HostServer | None:
         """The server on which a node was last seen."""
@@ -79,8 +81,10 @@ class BatchProcessor:
 
     def process(self, batch: Sequence[Received]) -> None:
         """Read and store a batch."""
+        self._arrived_us = min((message.at_us for message in batch), default=0)
         for records in self._read(batch):
             self.take(records)
+        self._arrived_us = 0
 
     def take(self, records: Sequence[Record]) -> None:
         """Store records, and do what follows from them."""
@@ -135,14 +139,21 @@ class BatchProcessor:
         return self._of_server(records, message.server)
 
     def _of_server(self, records: list[Record], server: HostServer) -> list[Record]:
-        """Keep on which server each node is. The death that a node left on another server is not its own any more."""
+        """Keep on which server each living node is. The death that a node left on another server is not its own any
+        more.
+        """
+        kept: list[Record] = []
         for record in records:
+            node = record.key[:2]
             if isinstance(record, Birth) and not record.key[2]:
-                self.server_of[record.key[:2]] = server
-        return [
-            record for record in records
-            if not isinstance(record, Death) or self.server_of.get(record.key[:2], server) is server
-        ]  # fmt: skip
+                self.server_of[node] = server
+            elif isinstance(record, Death):
+                if self.server_of.get(node, server) is not server:
+                    continue
+                if not record.key[2]:
+                    self.server_of.pop(node, None)
+            kept.append(record)
+        return kept
 
     def _tick(self, server: HostServer) -> None:
         records = self._of_server(server.tick(), server)
@@ -224,8 +235,11 @@ class BatchProcessor:
             log.warning("sparkplug.refused", extra={"fields": {"node": node, "reason": reason[:500]}})
 
     def _observe(self, records: Sequence[Record]) -> None:
-        """Keep the present values that rules need, and the time of each device."""
-        registry, now = self.store.registry, now_us()
+        """Keep the present values that rules need, and the time of each device.
+
+        What waited, for its turn or for the database, is as old as its arrival.
+        """
+        registry, now = self.store.registry, min(self._arrived_us or now_us(), now_us())
         for record in records:
             if isinstance(record, Note):
                 continue
@@ -236,23 +250,42 @@ class BatchProcessor:
                 mine = [known] if record.key[2] else registry.of_node(*record.key[:2]).values()
                 self._current.forget(one.device for one in mine)
                 continue
-            self.heard[known.device] = now
-            if isinstance(record, Data) and record.gap:
+            if not known.own:  # an agent speaks for itself; anybody can say that he is one
+                self.heard[known.device] = now
+            if record.gap:
                 self._current.forget(one.device for one in registry.of_node(*record.key[:2]).values())
             new = self._current.take(known, record, now)
             if new:
                 values = {metric: one.value for metric, one in new.items() if one.value is not None}
                 self._texts.waiting.setdefault(known.device, {}).update(values)
-                self.dispatcher.read_back(known.device, new, now)
+                self.dispatcher.read_back(known.device, new, now_us())
 
     def _write_twins(self) -> None:
-        """Write changed texts, and the values of writable metrics, to the twins."""
-        waiting, self._texts.waiting, self._texts.written_s = self._texts.waiting, {}, time.monotonic()
+        """Write changed texts, and the values of writable metrics, to the twins. What cannot be written yet waits."""
+        waiting, self._texts.written_s = self._texts.waiting, time.monotonic()
         devices = sorted(waiting)
         for start in range(0, len(devices), TWINS):
             part = devices[start : start + TWINS]
-            with self._db.write(*part) as session:
-                self._report(session, {device: waiting[device] for device in part})
+            self._write_part({device: waiting[device] for device in part})
+            for device in part:
+                del waiting[device]
+
+    def _write_part(self, texts: dict[str, dict[str, object]]) -> None:
+        """Write some twins in one transaction; those that fail are found by halves, and left out."""
+        try:
+            with self._db.write(*texts) as session:
+                self._report(session, texts)
+        except NotReady:
+            raise
+        except Exception as error:
+            if len(texts) == 1:
+                self.counts["failures"] += 1
+                fields = {"device": next(iter(texts)), "reason": f"{type(error).__name__}: {error}"[:500]}
+                log.exception("sparkplug.twin_failed", extra={"fields": fields})
+                return
+            devices = list(texts)
+            for part in (devices[: len(devices) // 2], devices[len(devices) // 2 :]):
+                self._write_part({device: texts[device] for device in part})
 
     def _report(self, session: Session, texts: dict[str, dict[str, object]]) -> None:
         documents = TwinRows(session)

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cloud_hub.clock import now_us
 from cloud_hub.ingest.core.rate_limit import RateLimiter
@@ -40,13 +40,14 @@ FLUSH_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """A message of a server, or records that its connection made (`payload` is empty then)."""
+    """A message of a server, or records that its connection made (`payload` is empty then). `at_us`: its arrival."""
 
     server: HostServer
     topic: str = ""
     payload: bytes = b""
     retained: bool = False
     records: tuple[Record, ...] = ()
+    at_us: int = field(default_factory=now_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +222,7 @@ class HostServer:
             ]  # fmt: skip
         if isinstance(effect, DeviceBorn):
             born = _key(effect.node, effect.device)
-            return [Birth(key=born, metrics=effect.metrics, sent_ms=effect.timestamp, server=self.name)]
+            return [Birth(key=born, metrics=effect.metrics, sent_ms=effect.timestamp, server=self.name, gap=effect.gap)]
         if isinstance(effect, NodeDied):
             return [Death(key=_key(effect.node))]
         if isinstance(effect, DeviceDied):

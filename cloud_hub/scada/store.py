@@ -219,7 +219,7 @@ class _Work:
         self._downs.pop(known.digest, None)
         births = self._ups.get(known.digest, {}).get("b_births", 0) + 1
         self._ups[known.digest] = {
-            "b_digest": known.digest, "b_id": known.device, "b_us": self.now_us, "b_bd_seq": birth.bd_seq,
+            "b_digest": known.digest, "b_id": known.device, "b_us": self.now_us, "b_bd_seq": _shown(birth.bd_seq),
             "b_server": birth.server, "b_births": births, "own": known.own,
         }  # fmt: skip
         if not known.own:
@@ -335,3 +335,8 @@ class _Work:
                 self.max_bytes, self.trace,
             )  # fmt: skip
         documents.save()
+
+
+def _shown(bd_seq: int | None) -> int | None:
+    """A bdSeq as its column holds it: it is at most 255, and only shown. None for one of a node that counts on."""
+    return bd_seq if bd_seq is not None and 0 <= bd_seq < 1 << 31 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -116,22 +116,9 @@ class Desk(_Table):
 
 
 class Autoscale(_Table):
-    """A scaler (entry point `kind`) for the expert's replicas; off while `kind` is empty.
+    """The YAML file that says what is scaled (docs/autoscaling.md); empty: nothing."""
 
-    Demand is escalations a second over the last `window_s` seconds; `per_replica` is what one replica carries.
-    Replicas are taken in only after `watch_s` seconds of known demand, and never below what its peak needs.
-    """
-
-    kind: str = ""
-    options: dict[str, Any] = {}
-    minimum: int = Field(default=1, ge=0)
-    maximum: int = Field(default=4, ge=1)
-    per_replica: float = Field(default=5.0, gt=0)
-    max_step: int = Field(default=2, ge=1)
-    cooldown_s: float = Field(default=60.0, ge=0)
-    per_hour: int = Field(default=12, ge=1)
-    window_s: float = Field(default=10.0, gt=0)
-    watch_s: float = Field(default=300.0, ge=0)
+    targets_file: str = ""
 
 
 class Oidc(_Table):
@@ -167,6 +154,8 @@ class Retention(_Table):
     questions_days: float = Field(default=90.0, ge=0)
     incidents_days: float = Field(default=0.0, ge=0)
     tasks_days: float = Field(default=30.0, ge=0)
+    scaling_days: float = Field(default=90.0, ge=0)
+    scaling_holds_days: float = Field(default=2.0, ge=0)
 
 
 class Prometheus(_Table):
@@ -237,16 +226,26 @@ REMOVED = {
         "this table is gone: language models are pools of the gateway",
         'Write [[inference.pools]] with name = "large", addresses = [its url], model and key_file (docs/glm.md)',
     )
-}
-"""Tables of former versions: (what became of it, what to write now)."""
+} | {
+    f"autoscale.{key}": (
+        "this setting is gone: targets are in a file of their own",
+        "Write autoscale.targets_file = \"targets.yaml\" and the target into that file (docs/autoscaling.md)",
+    )
+    for key in (
+        "kind", "options", "minimum", "maximum", "per_replica", "max_step", "cooldown_s", "per_hour", "window_s",
+        "watch_s",
+    )
+}  # fmt: skip
+"""Tables and settings of former versions: (what became of it, what to write now)."""
 
 
 def _wrong(error: ValidationError, path: Path | None) -> ConfigError:
     """The error for the first wrong value; names the environment variable if it came from one."""
     first = error.errors()[0]
     place, reason, cure = first["loc"], str(first["msg"]), "Every key is in docs/configuration.md"
-    if place[0] in REMOVED:
-        return ConfigError(f"{path or 'environment'}: {place[0]}", *REMOVED[str(place[0])])
+    for removed in (str(place[0]), ".".join(map(str, place[:2]))):
+        if removed in REMOVED:
+            return ConfigError(f"{path or 'environment'}: {removed}", *REMOVED[removed])
     if first["type"] == "extra_forbidden":
         reason += environment.did_you_mean(Settings, place)
     key = ".".join(map(str, place))

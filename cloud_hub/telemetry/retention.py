@@ -29,6 +29,7 @@ from cloud_hub.database.tables import (
     RetentionStart,
     Rollup,
     RollupDue,
+    ScaleDecision,
     SketchRow,
     TelemetrySample,
     TwinChange,
@@ -110,6 +111,11 @@ class RetentionWorker:
             before_us = now_us - int(self._days.questions_days * DAY_US)
             yield "ask_turns", "", "", partial(_ended_rows, _table(AskTurn), "t_us", before_us)
             yield "ask_turns", "oldest", "", partial(_beyond, _table(AskTurn), QUESTIONS)
+        for name, days, held in (("changes", self._days.scaling_days, False),
+                                 ("holds", self._days.scaling_holds_days, True)):  # fmt: skip
+            if days:
+                delete_decisions = partial(_decisions, now_us - int(days * DAY_US), held)
+                yield "autoscale_decisions", name, "", delete_decisions
         if self._days.incidents_days:
             yield "incidents", "", "", partial(_incidents, now_us - int(self._days.incidents_days * DAY_US))
 
@@ -189,6 +195,14 @@ def _ended_rows(table: Any, ended: str, before_us: int, session: Session) -> int
     """Delete rows that ended before a time; those that have not ended have no such time."""
     some = select(table.c.id).where(table.c[ended] < before_us).limit(ROWS)
     return _execute_delete(session, delete(table).where(table.c.id.in_(some)))
+
+
+def _decisions(before_us: int, held: bool, session: Session) -> int:
+    """Delete decisions of the autoscaler before a time: those that held, or those that changed a target."""
+    rows = _table(ScaleDecision)
+    kind = rows.c.action == "hold" if held else rows.c.action.in_(("out", "in", "retry"))
+    some = select(rows.c.id).where(kind, rows.c.t_us < before_us).limit(ROWS)
+    return _execute_delete(session, delete(rows).where(rows.c.id.in_(some)))
 
 
 def _beyond(table: Any, most: int, session: Session) -> int:

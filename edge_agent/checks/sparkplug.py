@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edge_agent.collectors import Collector, Writer
@@ -98,6 +99,12 @@ def _check_names(
         if device.id not in image.tags.devices:
             cure = "Correct the patterns in `metrics`; they are for the agent's names of metrics"
             found.warnings.append(f"sparkplug.devices '{device.id}': no metric here matches. {cure}")
+            continue
+        names = [metric.name for metric in metrics]
+        idle = [pattern for pattern in device.metrics if not any(fnmatchcase(name, pattern) for name in names)]
+        for pattern in idle[:10]:
+            cure = "Correct it; patterns are for the agent's names of metrics, such as press/oil-temp"
+            found.warnings.append(f"sparkplug.devices '{device.id}': no metric here matches '{pattern}'. {cure}")
 
 
 def _check_rules(table: Sparkplug, collectors: Mapping[str, Collector], declared: set[str], found: Findings) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 from edge_agent.cli import Commands, add_command
+from shared.errors import TidegateError
+from shared.process.terminal import printable
+from shared.sparkplug.edge_session import EdgeState
 
 
 def add(commands: Commands) -> None:
@@ -39,4 +44,18 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"  {stream:<11} {reason}: {first}..{last}")
     if scada:
         print(f"  {'sparkplug':<11} waiting {scada['waiting']:>9}  lost {scada['lost']:>9}")
+        print(printable(f"  {'sparkplug':<11} {_scada_state(file.parent)}"))
     return 0
+
+
+def _scada_state(folder: Path) -> str:
+    """The state of the Sparkplug session as the agent has last reported it to the twin."""
+    from edge_agent.twin.local_cli import twins  # noqa: PLC0415
+
+    try:
+        found: dict[str, Any] = twins(folder / "kept.sqlite")[""]["reported"]["sparkplug"]
+        host = f" '{found['primary_host']}'" if found["state"] == EdgeState.WAITING else ""
+        reason = f" ({found['reason']})" if found["reason"] else ""
+        return f"last reported: {found['state']}{host}, server {found['server']}{reason}, births {found['births']}"
+    except (TidegateError, KeyError, TypeError, ValueError, sqlite3.Error):
+        return "no state reported yet"

@@ -11,25 +11,35 @@ from edge_agent.config import Config
 from shared.process.terminal import printable
 
 TEXT = "enable, disable and try writes from SCADA on this device"
+EXAMPLES = """examples:
+  tidegate-edge write list                                     writable metrics and their rules
+  tidegate-edge write try press/setpoint 70                    what the agent would say to this value
+  tidegate-edge write enable press/setpoint --for 8h --reason "shift 2"
+  tidegate-edge write disable press/setpoint                   end it early
+  tidegate-edge write disable                                  end all of them now
+
+exit codes: 0 done, or allowed; 1 refused, or was not enabled; 2 usage; 75 the agent has not answered; 78 configuration
+"""
 
 
 def add(commands: Commands) -> None:
     """Add the parser of this command."""
-    acts = commands.add_parser("write", help=TEXT, description=TEXT).add_subparsers(
-        dest="subcommand", required=True, metavar="SUBCOMMAND"
+    group = commands.add_parser(
+        "write", help=TEXT, description=TEXT, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    acts = group.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     enable = acts.add_parser("enable", help="enable writes to metrics for a time")
     enable.add_argument("metrics", nargs="+", metavar="METRIC", help="a metric of [[sparkplug.writable]]")
     enable.add_argument("--for", dest="for_", required=True, metavar="TIME", help="such as 30m, 8h or 2d; at most 31d")
     enable.add_argument("--reason", default="", metavar="TEXT", help="why; the hub's audit shows it")
     enable.set_defaults(action=_enable)
     disable = acts.add_parser("disable", help="disable writes now (default: to all metrics)")
-    disable.add_argument("metrics", nargs="*", metavar="METRIC")
+    disable.add_argument("metrics", nargs="*", metavar="METRIC", help="a metric that is enabled (default: all)")
     disable.set_defaults(action=_disable)
     show = acts.add_parser("list", help="writable metrics, their rules, and which are enabled")
     show.set_defaults(action=_list)
     attempt = acts.add_parser("try", help="ask the running agent what it would do with a write; writes nothing")
-    attempt.add_argument("metric", metavar="METRIC")
+    attempt.add_argument("metric", metavar="METRIC", help="a metric of [[sparkplug.writable]]")
     attempt.add_argument("value", metavar="VALUE", help="a number, true, false or a text")
     attempt.add_argument(
         "--wait", type=float, default=5.0, metavar="S", help="seconds to wait for the agent (default 5)"
@@ -70,9 +80,17 @@ def _disable(arguments: argparse.Namespace) -> int:
 
     config = _config(arguments)
     local_cli.rules(config)
-    gone = SwitchFile(Path(config.device.state_dir)).disable(arguments.metrics or None)
-    print(printable(f"disabled: {', '.join(sorted(gone))}" if gone else "nothing was enabled"))
-    return 0
+    switches = SwitchFile(Path(config.device.state_dir))
+    gone = switches.disable(arguments.metrics or None)
+    if gone or not arguments.metrics:
+        print(printable(f"disabled: {', '.join(sorted(gone))}" if gone else "nothing was enabled"))
+    missed = sorted(set(arguments.metrics) - set(gone))
+    if not missed:
+        return 0
+    # a misspelled name must not look like success
+    on = ", ".join(row.metric for row in local_cli.listing(config) if row.until) or "none"
+    print(printable(f"was not enabled: {', '.join(missed)}. Still enabled: {on}"), file=sys.stderr)
+    return 1
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -30,6 +30,8 @@ REPLAY_EACH = 500
 """Metrics in one message of stored changes."""
 LOG_S = 10.0
 """Shortest time between two log lines about refused messages: a host may send any number of them."""
+WAITING_LOG_S = 5.0
+"""A node that has waited so long for its primary host is logged."""
 REDEFINE_S = 5.0
 """New definitions are collected this long, because each change of them leads to new births."""
 
@@ -63,7 +65,8 @@ class EdgeNode:
         self._waiting: list[Change] = []
         self._defined: set[str] = set()
         self._dead: set[str] = set()
-        self._publish_s = self._redefined_s = 0.0
+        self._publish_s = self._redefined_s = self._waiting_s = 0.0
+        self._waiting_logged = False
         self._replay = self._log_s = 0.0
         self._reason = ""
         self.counts: Counter[str] = Counter()
@@ -109,6 +112,7 @@ class EdgeNode:
         if not self._connection.active and now_s >= self._rotation.at_s:
             self._connect(now_s)
         self._act(self._session.tick(_now_ms()), now_s)
+        self._log_waiting(now_s)
         if now_s - self._publish_s >= self._config.publish_s:
             self._publish_s = now_s
             self._define(now_s)
@@ -149,6 +153,17 @@ class EdgeNode:
             else:
                 effects = self._session.received(event.topic, event.payload, _now_ms(), retained=event.retained)
                 self._act(effects, now_s, event.topic)
+
+    def _log_waiting(self, now_s: float) -> None:
+        """Log once why a connected node is silent. A host that is online says so at once, because STATE is retained."""
+        if self._session.state is not EdgeState.WAITING:
+            self._waiting_s = now_s
+            self._waiting_logged = self._waiting_logged and not self.online
+        elif not self._waiting_logged and now_s - self._waiting_s >= WAITING_LOG_S:
+            self._waiting_logged = True
+            fields = {"server": self.state["server"], "primary_host": self._config.primary_host,
+                      "cure": "Start this host, or correct sparkplug.primary_host"}  # fmt: skip
+            log.warning("sparkplug.waiting", extra={"fields": fields})
 
     def _ended(self, event: Down, now_s: float) -> None:
         if event.was_up or event.reason != self._reason:

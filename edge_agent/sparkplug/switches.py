@@ -52,7 +52,7 @@ class SwitchFile:
                 self._switches = self._load(found.st_size)
         except FileNotFoundError:
             self._seen, self._switches, self.problem = None, {}, ""
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._switches, self.problem = {}, f"{self.path} cannot be read ({error}); all writes are off"
         return self._switches
 
@@ -68,7 +68,7 @@ class SwitchFile:
     def enable(self, metrics: list[str], for_s: float, reason: str = "") -> None:
         """Enable writes to `metrics` for `for_s` seconds; raises ValueError, or TidegateError on a disk error."""
         if not 0 < for_s <= MAX_S:
-            raise ValueError(f"writes can be enabled for at most {MAX_S / 86400:g} days, not {for_s:g} s")
+            raise ValueError(f"writes can be enabled for at most {MAX_S / 86400:g} days, not {for_s / 86400:g} days")
         now_us = clock.now_us()
         with self._locked():
             switches = dict(self.read())

@@ -193,7 +193,9 @@ def _actor(source: str) -> str:
 
 
 def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """At most 200 characters that are safe to show; the hub's database refuses an event with NUL."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text[:200])
 
 
 def _text(outcome: Outcome) -> str:
@@ -205,7 +207,7 @@ def _event(outcome: Outcome) -> Event:
     times = f", {outcome.repeated} more times" if outcome.state == "refused" and outcome.repeated > 1 else ""
     text = f"write to {outcome.metric} {_text(outcome)}{times}"
     fields: dict[str, str | float] = {
-        "actor": _actor(outcome.source), "metric": outcome.metric, "value": _shown(outcome.value)[:200],
+        "actor": _actor(outcome.source), "metric": outcome.metric, "value": _shown(outcome.value),
         "state": outcome.state, "code": outcome.code, "reason": outcome.reason, "count": float(outcome.repeated),
     }  # fmt: skip
     return Event(t_us=clock.now_us(), source="sparkplug", text=text[:1000], level=level, fields=fields)

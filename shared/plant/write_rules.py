@@ -7,6 +7,7 @@ that a decision needs and that is missing, stale or bad refuses the write. The r
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +27,7 @@ Code = Literal[
 another one is under way, nothing can carry it out."""
 
 CLOSE = 1e-6
-"""Relative difference of two equal numbers, one of which was sent as a 32-bit float."""
+"""Relative difference of two equal numbers, one of which was sent as a 32-bit float; whole numbers have none."""
 MINUTE_US = 60_000_000
 MAX_ALLOWED, MAX_TEXT = 100, 200
 """Maximum number of allowed values, and characters of one."""
@@ -157,7 +158,7 @@ def is_verified(rule: WriteRule, written: WriteValue, read: WriteValue | None) -
     """Whether the value that was read back is the written one. A boolean may be read back as 0 or 1."""
     if read is None or (isinstance(written, str) or isinstance(read, str)):
         return written == read
-    return abs(float(written) - float(read)) <= max(rule.tolerance, CLOSE * abs(float(written)))
+    return abs(float(written) - float(read)) <= rule.tolerance or _close(float(written), read)
 
 
 # -- checks ------------------------------------------------------------------------------------------
@@ -173,9 +174,9 @@ def _in_bounds(rule: WriteRule, value: object) -> WriteValue | Refused:
 
 
 def _listed(rule: WriteRule, value: WriteValue) -> WriteValue | Refused:
-    for allowed in rule.allowed:
-        if allowed == value or (rule.kind == "number" and _close(float(allowed), value)):
-            return allowed if rule.low is None else _between(rule, allowed)
+    alike = [one for one in rule.allowed if rule.kind == "number" and _close(float(one), value)]
+    for allowed in [one for one in rule.allowed if one == value] or alike:
+        return allowed if rule.low is None else _between(rule, allowed)
     shown = ", ".join(map(_shown, rule.allowed[:10]))
     return Refused("allowed", f"{_shown(value)} is not an allowed value", f"Write one of: {shown}")
 
@@ -194,9 +195,21 @@ def _between(rule: WriteRule, value: WriteValue) -> WriteValue | Refused:
 
 def _close(number: float, value: WriteValue) -> bool:
     try:
-        return math.isclose(number, float(value), rel_tol=CLOSE)
+        number, other = float(number), float(value)
     except OverflowError:  # an integer beyond the range of a float
         return False
+    if number.is_integer() and other.is_integer():  # such as numbers of recipes, of which a neighbour is another one
+        return _single(number) == _single(other)
+    return math.isclose(number, other, rel_tol=CLOSE)
+
+
+def _single(number: float) -> float:
+    """The number as a 32-bit float, if there is one."""
+    try:
+        found: float = struct.unpack("<f", struct.pack("<f", number))[0]
+    except OverflowError:
+        return number
+    return found
 
 
 def _rate(rule: WriteRule, history: Iterable[int], now_us: int) -> Refused | None:

@@ -222,10 +222,9 @@ def _datatype(code: int | None, name: str | None, alias: int | None, types: Type
     """The datatype sent, else the birth's; None if there is neither, or no such datatype."""
     if code:
         return BY_CODE.get(code)
-    known = types.get(alias) if alias is not None else None
-    if known is None and name is not None:
-        known = types.get(name)
-    return known
+    if name is not None:  # who sends both means the name, as for the metric itself
+        return types.get(name)
+    return types.get(alias) if alias is not None else None
 
 
 def _value(context: Context, datatype: DataType | None, code: int | None, kind: int, raw: Value) -> Value:

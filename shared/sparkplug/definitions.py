@@ -85,7 +85,10 @@ def _define(defined: Definitions, metric: Metric) -> str:
 
 
 def read_data(defined: Definitions, metrics: Iterable[Metric], *, trust_aliases: bool) -> Reading:
-    """The metrics of a DATA message with the names and datatypes of the birth. Each metric stands alone."""
+    """The metrics of a DATA message with the names and datatypes of the birth. Each metric stands alone.
+
+    A value that breaks its datatype is null, and a problem: the one before it is not the present one any more.
+    """
     reading = Reading()
     for metric in metrics:
         name = metric.name
@@ -99,8 +102,8 @@ def read_data(defined: Definitions, metrics: Iterable[Metric], *, trust_aliases:
         one = _as_defined(metric, name, known)
         if isinstance(one, str):
             reading.problem(f"metric {_shown(metric)}: {one}")
-        else:
-            reading.metrics.append(one)
+            one = replace(metric, name=name, datatype=known, value=None)
+        reading.metrics.append(one)
     return reading
 
 

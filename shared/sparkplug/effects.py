@@ -103,13 +103,14 @@ class NodeBorn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceBorn:
-    """A DBIRTH: the device is online with exactly these metrics."""
+    """A DBIRTH: the device is online with exactly these metrics. `gap`: messages of its node were lost before it."""
 
     node: NodeId
     device: str
     timestamp: int | None
     metrics: tuple[Metric, ...]
     ahead_ms: int = 0
+    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,7 +226,7 @@ class Receiver:
         node.refused_devices.discard(topic.device)
         born = DeviceBorn(
             node=node.id, device=topic.device, timestamp=message.timestamp, metrics=tuple(reading.metrics),
-            ahead_ms=self._ahead(message, now_ms),
+            ahead_ms=self._ahead(message, now_ms), gap=node.gap,
         )  # fmt: skip
         return [born, *_problems(topic, reading)]
 

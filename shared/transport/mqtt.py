@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 Address = tuple[str, int]
 
+CLOSED = "the broker or the network closed the connection"
 UNANSWERED = "broker ended the connection in place of answering the subscription"
 
 STEADY_S = 10.0
@@ -340,7 +341,12 @@ class Connection:
         )
 
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self._reason = self._reason or (UNANSWERED if self._asking else str(reason))
+        self._reason = self._reason or (UNANSWERED if self._asking else _ended(str(reason)))
+
+
+def _ended(reason: str) -> str:
+    """paho calls a connection that ended without DISCONNECT an "Unspecified error"."""
+    return CLOSED if reason == "Unspecified error" else reason
 
 
 @dataclass(slots=True)

@@ -57,7 +57,7 @@ def orders(own: str, other: str) -> list[Order]:
         ("limits", own, {"operation": "remove", "metric": "temp.board"}),
         ("script", own, {"name": "wipe"}),
         ("webhook", own, {"name": "erp"}),
-        ("scale", own, {"replicas": 40}),
+        ("scale", own, {"target": "experts", "replicas": 40}),
         ("job", own, {"where": "*", "verb": "restart"}),
         ("playbook", own, {"name": "restart-model"}),
         ("model_rollback", own, {"model": "line-camera"}),

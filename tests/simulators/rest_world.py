@@ -15,6 +15,7 @@ from sqlmodel import select
 
 from cloud_hub.access import tokens
 from cloud_hub.api.dependencies import Hub
+from cloud_hub.autoscale.system import AutoscaleSystem
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Incident
 from cloud_hub.devices import commands
@@ -144,7 +145,14 @@ ROUTES: dict[tuple[str, str], str] = {
     ("POST", "/api/v1/missed-faults"): "operate",
     ("GET", "/api/v1/limits"): "read",
     ("POST", "/api/v1/limits"): "operate",
-    ("GET", "/api/v1/scaling/steps"): "read",
+    ("GET", "/api/v1/autoscale/targets"): "read",
+    ("GET", "/api/v1/autoscale/targets/{target}"): "read",
+    ("GET", "/api/v1/autoscale/targets/{target}/decisions"): "read",
+    ("GET", "/api/v1/autoscale/targets/{target}/explain"): "read",
+    ("POST", "/api/v1/autoscale/targets/{target}/pause"): "operate",
+    ("POST", "/api/v1/autoscale/targets/{target}/resume"): "operate",
+    ("POST", "/api/v1/autoscale/targets/{target}/override"): "operate",
+    ("POST", "/api/v1/autoscale/check"): "administer",
     ("GET", "/api/v1/workers"): "read",
     ("GET", "/api/v1/workers/items"): "read",
     ("POST", "/api/v1/workers/items/{item_id}/retry"): "operate",
@@ -192,7 +200,7 @@ class World:
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=self.published.extend,
             notify=self.notified.append, actions=actions, connected=lambda: True, changed=self.changed.extend,
-            workers=lambda: self.workers,
+            workers=lambda: self.workers, autoscale=AutoscaleSystem(self.db, "", {}),
         )  # fmt: skip
         self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
@@ -221,7 +229,7 @@ class World:
             "command_id": commands.create(session, "press-3", "restart", "digits", NOW, actor="test")[0].id,
             "rollout_id": "none", "job_id": "none", "configuration_id": "none", "token_id": "none",
             "learning_job_id": "none", "item_id": "none", "task_id": "none", "alarm_id": "a1", "suppression_id": "none",
-            "playbook": "restart-model", "run_id": "none",
+            "playbook": "restart-model", "run_id": "none", "target": "none",
             "case_id": "none", "note_id": "none", "write_id": "none",
         }  # fmt: skip
         for name in ("", "gates"):

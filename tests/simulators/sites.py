@@ -18,6 +18,11 @@ from cloud_hub.access import tokens
 from cloud_hub.access.oidc import Oidc
 from cloud_hub.alarms import suppression
 from cloud_hub.api.dependencies import Hub
+from cloud_hub.autoscale.core.signals import SignalRule
+from cloud_hub.autoscale.core.state import Observation, State
+from cloud_hub.autoscale.core.target import TargetPolicy
+from cloud_hub.autoscale.core.turn import Control, text, turn
+from cloud_hub.autoscale.system import AutoscaleSystem
 from cloud_hub.clock import now_us
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
@@ -34,6 +39,9 @@ from cloud_hub.database.tables import (
     MissedFault,
     Notification,
     RemovedDevice,
+    ScaleDecision,
+    ScalePolicy,
+    ScaleTarget,
     SparkplugMetric,
     SparkplugNode,
     SparkplugWrite,
@@ -91,6 +99,9 @@ BODIES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/configurations/{configuration_id}": {"target": "*", "content": {"conf": {"x": 1}}},
     "PATCH /api/v1/configurations/{configuration_id}": {"priority": 4},
     "PUT /api/v1/learning-jobs/{learning_job_id}": {"target": "*", "policy": {"metrics": ["m"]}},
+    "POST /api/v1/autoscale/targets/{target}/pause": {"reason": "upgrade"},
+    "POST /api/v1/autoscale/targets/{target}/override": {"count": 2},
+    "POST /api/v1/autoscale/check": {"text": "targets: []"},
     "POST /api/v1/tasks": {"prompt": "summarise the night shift"},
     "POST /api/v1/tokens": {"name": "robot", "roles": ["viewer"]},
     "POST /things/{thing}/shadow": {"state": {"desired": {"z": 1}}},
@@ -114,7 +125,7 @@ class Sites:
         hub = Hub(
             settings=Settings(state_dir=str(folder)), db=self.db, publish=lambda messages: None,
             notify=lambda name: None, actions=action_service(), connected=lambda: True, oidc=oidc,
-            gateway=open_gateway(self.db, POOLS),
+            gateway=open_gateway(self.db, POOLS), autoscale=AutoscaleSystem(self.db, "", {}),
         )  # fmt: skip
         self.app = RestApp(hub)
         self.client = TestClient(self.app, raise_server_exceptions=False)
@@ -216,7 +227,7 @@ class Sites:
             "learning_job_id": number, "item_id": number, "task_id": f"t-{device}",
             "device": device, "thing": device, "metric": "m", "name": "gates", "incident_id": incident.id,
             "action_id": action.id, "command_id": command.id, "rollout_id": watched.id, "job_id": made.id,
-            "playbook": "restart-model", "run_id": run.id,
+            "playbook": "restart-model", "run_id": run.id, "target": plant_target(session),
             "configuration_id": number, "token_id": "none", "alarm_id": alarm.id, "suppression_id": quiet.id,
         }  # fmt: skip
 
@@ -265,6 +276,20 @@ class Sites:
     def close(self) -> None:
         self.client.close()
         self.db.close()
+
+
+def plant_target(session: Any) -> str:
+    """A target of the autoscaler with one decision, paused; its name."""
+    policy = TargetPolicy(signals=(SignalRule(name="load", per_instance=1.0),), maximum=3)
+    observation, state, control = Observation(now_us=1, desired=1, fencing_token=1), State(), Control()
+    decision, _ = turn(policy, state, observation, control, "experts")
+    session.merge(ScalePolicy(digest="p", content=text(policy), first_us=1))
+    session.merge(ScaleDecision(
+        id="d", target="experts", t_us=1, action=decision.action, before=1, to=decision.to, reason=decision.reason,
+        policy="p", control=text(control), state=text(state), observation=text(observation), decision=text(decision),
+    ))  # fmt: skip
+    session.merge(ScaleTarget(name="experts", policy="p", decision="d", desired=1, mode="paused", control_by="bert"))
+    return "experts"
 
 
 def routes() -> list[tuple[str, str]]:

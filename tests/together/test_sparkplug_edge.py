@@ -328,6 +328,16 @@ def test_the_node_follows_its_primary_host_to_the_next_server(
     assert (state["state"], state["primary_host"], state["births"]) == ("online", "scada", 2)
 
 
+def test_a_node_that_waits_for_a_host_which_does_not_exist_says_so(make_plant: Callable[..., Plant]) -> None:
+    plant = make_plant(options='primary_host = "scda"')
+    plant.start()
+    log = plant.folder / "edge.log"
+    until("the log says so", lambda: '"sparkplug.waiting"' in log.read_text("utf-8"))
+    assert '"primary_host": "scda"' in log.read_text("utf-8")
+    wanted = "last reported: waiting for the primary host 'scda'"
+    until("status says so", lambda: wanted in plant.run("status")[1])
+
+
 def _reported(plant: Plant, server: str) -> dict[str, Any] | None:
     documents = local_cli.twins(plant.folder / "state" / "kept.sqlite")
     state: dict[str, Any] = documents[""]["reported"].get("sparkplug", {})

@@ -8,6 +8,7 @@ from cloud_hub.database.tables.alarms import (
     Notification,
     Suppression,
 )
+from cloud_hub.database.tables.autoscale import Lease, ScaleDecision, ScalePolicy, ScaleTarget
 from cloud_hub.database.tables.devices import (
     AppliedRow,
     Dependency,
@@ -53,7 +54,6 @@ from cloud_hub.database.tables.work import (
     ConfigurationDevice,
     Job,
     JobDevice,
-    ScaleStep,
 )
 
 __all__ = [
@@ -86,6 +86,7 @@ __all__ = [
     "LearnedSeries",
     "LearnedState",
     "LearningJob",
+    "Lease",
     "LimitFile",
     "LockoutRow",
     "LostRange",
@@ -102,7 +103,9 @@ __all__ = [
     "RolloutDevice",
     "Rollup",
     "RollupDue",
-    "ScaleStep",
+    "ScaleDecision",
+    "ScalePolicy",
+    "ScaleTarget",
     "SketchRow",
     "SparkplugMetric",
     "SparkplugNode",

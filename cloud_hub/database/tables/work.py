@@ -153,17 +153,3 @@ class Action(SQLModel, table=True):
     started_us: int = big_integer(default=0)
     changed_us: int = big_integer()
     traceparent: str = ""
-
-
-class ScaleStep(SQLModel, table=True):
-    """One decision of the autoscaler that asked for a change; `id` is its idempotency key."""
-
-    __tablename__ = "scale_steps"
-    id: str = Field(primary_key=True)
-    t_us: int = big_integer()
-    demand: float
-    before: int
-    to: int
-    reason: str
-    state: str = "decided"
-    outcome: str = ""

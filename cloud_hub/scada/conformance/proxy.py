@@ -73,6 +73,8 @@ class Proxy:
             await self._relay(key, reader, writer)
         except OSError as error:
             self._watch.problem(f"broker {self._broker} cannot be reached: {error}")
+        except asyncio.CancelledError:
+            pass  # the proxy is closed; asyncio prints a traceback of a handler that ends as cancelled
         finally:
             self._open -= 1
             self._watch.observe(Closed(at_ms=now_ms(), server=self._server, client=key))

@@ -43,11 +43,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The verdicts, whether any message of Sparkplug was seen, and what kept the checker from watching."""
+    """The verdicts, whether anything was seen that they are about, what kept the checker from watching, and edge nodes
+    outside the scope that were seen, as group/node.
+    """
 
     verdicts: list[Verdict]
     seen: bool
     problems: list[str]
+    others: list[str] = field(default_factory=list)
 
     @property
     def violated(self) -> bool:
@@ -108,8 +111,8 @@ def result(watch: Watch) -> Result:
     """The result so far."""
     watch.tick()
     found = watch.verdicts()
-    seen = watch.messages() > 0 or any(one.kept or one.violated for one in found)
-    return Result(found, seen, list(watch.problems))
+    seen = any(one.kept or one.violated for one in found)  # messages of other groups say nothing about the scope
+    return Result(found, seen, list(watch.problems), watch.others())
 
 
 def _wait(watch: Watch, seconds: float, progress: Callable[[str], None]) -> None:

@@ -92,6 +92,11 @@ class Watch:
                 if node.seen_birth and scope.group in ("", node.key.group) and scope.node in ("", node.key.node)
             ]  # fmt: skip
 
+    def others(self) -> list[str]:
+        """Edge nodes outside the scope that publish, as group/node."""
+        with self._lock:
+            return sorted(self._checker.others)
+
     def connected(self) -> set[str]:
         """Descriptors of edge nodes that are connected and have subscribed, as far as a proxy sees them."""
         with self._lock:

@@ -48,10 +48,13 @@ class DeviceRules:
             for (metric, about), (number, kind) in orphans.items()
         ]  # fmt: skip
 
-    def judge(self, metric: str, t_us: int, value: float | None, new_id: NewId) -> list[Alarm]:
-        """Judge a sample: the alarms that it raises or clears. `value` is None for a text."""
-        evaluators = self._by_metric.get(metric)
-        if evaluators is None or t_us < self._last_us.get(metric, 0):
+    def judge(self, metric: str, t_us: int, value: float | None, now_us: int, new_id: NewId) -> list[Alarm]:
+        """Judge a sample: the alarms that it raises or clears. `value` is None for a text.
+
+        One from the future counts as of now, so that those after it are judged too.
+        """
+        evaluators, t_us = self._by_metric.get(metric), min(t_us, now_us)
+        if evaluators is None or t_us < self._last_us.get(metric, 0) <= now_us:
             return []
         self._last_us[metric] = t_us
         return [

@@ -14,13 +14,17 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """A birth of a node or device. `sent_ms` is the time of the message, `bd_seq` of a node's."""
+    """A birth of a node or device. `sent_ms` is the time of the message, `bd_seq` of a node's.
+
+    `gap`: messages of its node were lost before it.
+    """
 
     key: Key
     metrics: Sequence[Metric]
     sent_ms: int | None = None
     bd_seq: int | None = None
     server: str = ""
+    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

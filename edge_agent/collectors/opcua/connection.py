@@ -178,16 +178,27 @@ class OpcuaConnection:
         self._tasks.append(asyncio.create_task(self._follow(subscription)))
 
     async def _follow(self, subscription: Subscription) -> None:
+        """Take the events of a subscription. When this ends, for whatever reason, the session is of no use any more:
+        its keep-alives would vouch for values that nobody reads.
+        """
         changes = self.changes
-        async for event in subscription:
-            if isinstance(event, DataChangeEvent):
-                value = event.data.monitored_item.Value
-                if value is not None:
-                    changes.newest[event.node.nodeid] = answer(value)
-                    changes.arrived.set()
-            elif isinstance(event, StatusChangeEvent):
-                changes.lost = f"the subscription ended ({event.notification.Status.name})"
+        try:
+            async for event in subscription:
+                self._happened(event)
+        finally:
+            changes.lost = changes.lost or "nobody reads the subscription any more"
+            changes.arrived.set()
+
+    def _happened(self, event: object) -> None:
+        changes = self.changes
+        if isinstance(event, DataChangeEvent):
+            value = event.data.monitored_item.Value
+            if value is not None:
+                changes.newest[event.node.nodeid] = answer(value)
                 changes.arrived.set()
+        elif isinstance(event, StatusChangeEvent):
+            changes.lost = f"the subscription ended ({event.notification.Status.name})"
+            changes.arrived.set()
 
     def is_alive(self, group: str) -> bool:
         """Whether the subscription of the group was heard of lately, be it by a keep-alive."""

@@ -145,9 +145,10 @@ class PlantCollector(BackgroundCollector):
             yield from self._event(f"no value of {names}{more}: {message.reason}", "warning", now_us)
 
     def _sample(self, sample: TagSample) -> Sample:
-        return Sample(
-            metric=self.names[sample.index], t_us=sample.t_us, value=sample.value, quality=sample.quality
-        )  # fmt: skip
+        value = sample.value
+        if isinstance(value, str) and "\0" in value:  # padding, or something that the hub's database refuses
+            value = value.rstrip("\0").replace("\0", "\ufffd")
+        return Sample(metric=self.names[sample.index], t_us=sample.t_us, value=value, quality=sample.quality)
 
     def _samples(self, now_us: int) -> Iterator[Sample]:
         """Metrics of the collector itself, every METRICS_PERIOD_US."""

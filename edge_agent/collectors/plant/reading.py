@@ -35,7 +35,7 @@ def read_all(collector: PlantCollector, wait_s: float) -> list[TagReading]:
             if isinstance(reading, Sample) and reading.metric in collector.tag_names:
                 found[reading.metric] = reading
             elif isinstance(reading, Event) and reading.level != "info" and not found:
-                trouble = reading.text
+                trouble = reading.text.removeprefix("connection lost: ")  # mostly there never was one
         time.sleep(PAUSE_S)
     return list(_readings(collector, found, trouble or NOT_READ))
 

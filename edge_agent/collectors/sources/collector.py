@@ -13,6 +13,8 @@ from shared.ids import metric_name
 from shared.protocol.messages import Event, Level, Metric, Sample
 
 METRICS_PERIOD_US = 5_000_000
+MAX_EVENTS = 100
+"""Different events within REPEAT_US; with texts of foreign machines there could be any number."""
 REPEAT_US = 60_000_000
 """An event with the same text is sent at most once in this time."""
 
@@ -86,10 +88,15 @@ class BackgroundCollector:
             yield from self._event(f"source {state.state}{': ' * bool(state.text)}{state.text}", "info", now_us)
 
     def _event(self, text: str, level: Level, now_us: int) -> Iterator[Event]:
+        """An event, unless there was an equal one, or too many. The text may come from a foreign machine."""
         self._events = {old: t_us for old, t_us in self._events.items() if 0 <= now_us - t_us < REPEAT_US}
-        if text not in self._events:
-            self._events[text] = now_us
-            yield Event(t_us=now_us, source=self.name, text=text[:2000], level=level)
+        if text in self._events or len(self._events) > MAX_EVENTS:
+            return
+        if len(self._events) == MAX_EVENTS:
+            text, level = "further events are left out for a while: there are too many", "warning"
+        self._events[text] = now_us
+        shown = "".join(sign if sign.isprintable() else "\ufffd" for sign in text[:2000])
+        yield Event(t_us=now_us, source=self.name, text=shown, level=level)
 
     def _samples(self, now_us: int) -> Iterator[Sample]:
         seconds = (now_us - self._sent_us) / 1e6

@@ -24,6 +24,10 @@ class Switch(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.since_us <= self.until_us < 1 << 63:
+            raise ValueError(f"the times of the switch of {self.metric[:200]} are no times in microseconds")
+
     @property
     def duration_s(self) -> float:
         """How long it was enabled for."""

@@ -124,7 +124,7 @@ def test_an_action_without_a_device_is_not_for_scoped_people(db: Database) -> No
 
 
 @pytest.mark.parametrize("wanted", [
-    {"type": "scale", "parameters": {"replicas": 3}},
+    {"type": "scale", "parameters": {"target": "experts", "replicas": 3}},
     {"type": "job", "parameters": {"kind": "tags", "query": "*", "content": {"a": 1}}},
 ], ids=lambda wanted: str(wanted["type"]))  # fmt: skip
 def test_who_sees_only_the_device_approves_nothing_that_reaches_beyond_it(db: Database, wanted: Any) -> None:
@@ -135,7 +135,8 @@ def test_who_sees_only_the_device_approves_nothing_that_reaches_beyond_it(db: Da
 
 
 @pytest.mark.parametrize("change", [
-    {"type": "scale", "parameters": {"replicas": 3}}, {"type": "webhook", "parameters": {"webhook": "x"}, "device": ""},
+    {"type": "scale", "parameters": {"target": "experts", "replicas": 3}},
+    {"type": "webhook", "parameters": {"webhook": "x"}, "device": ""},
 ], ids=lambda change: str(change["type"]))  # fmt: skip
 def test_who_has_a_scope_proposes_nothing_of_the_whole_hub(db: Database, change: Any) -> None:
     actions = service(TWO)

@@ -14,15 +14,16 @@ import pytest
 from examiners.actions import Stage, examine_action
 from simulators import databases
 from simulators.births import born
+from simulators.sites import plant_target
 from sqlmodel import select
 
 from cloud_hub.actions.catalogue import Catalogue, Tools, load_catalogue
 from cloud_hub.actions.core.policy import Policy
 from cloud_hub.actions.service import ActionService
 from cloud_hub.actions.types import webhook as webhook_type
-from cloud_hub.autoscale import Counts
+from cloud_hub.audit import trail as audit
 from cloud_hub.database.sessions import Database
-from cloud_hub.database.tables import AppliedRow, Command, Job
+from cloud_hub.database.tables import AppliedRow, Command, Job, ScaleTarget
 from cloud_hub.devices import commands
 from cloud_hub.errors import HubError
 from cloud_hub.jobs import service as jobs
@@ -33,23 +34,6 @@ from shared.protocol.codec import encode
 from shared.protocol.messages import Birth, CommandResult
 
 DEVICE, NOW = "press-3", 1_800_000_000_000_000
-
-
-class Scaler:
-    """A platform that keeps the keys of its requests."""
-
-    name = "simulated"
-
-    def __init__(self) -> None:
-        self.replicas, self.keys = 2, dict[str, int]()
-
-    def current(self) -> Counts:
-        return Counts(desired=self.replicas)
-
-    def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
-        if key not in self.keys:
-            self.keys[key] = self.replicas = to
-        return self.replicas
 
 
 class Receiver(HTTPServer):
@@ -108,12 +92,12 @@ class World:
     """A device that does what is desired and answers commands, and the systems around the hub."""
 
     def __init__(self, db: Database, server: Receiver) -> None:
-        self.db, self.scaler, self.mails = db, Scaler(), dict[str, tuple[str, str]]()
+        self.db, self.mails = db, dict[str, tuple[str, str]]()
         port = server.server_address[1]
         hook = ActionWebhook(url=f"http://127.0.0.1:{port}/hook", private=True, timeout_s=0.5)
         public = ActionWebhook(url=f"http://127.0.0.1:{port}/hook")
         tools = Tools(
-            settings=Actions(webhooks={"plc": hook, "public": public}), scaler=self.scaler,
+            settings=Actions(webhooks={"plc": hook, "public": public}),
             mailers={"ops": lambda subject, text, key: self.mails.setdefault(key, (subject, text)) and None},
         )  # fmt: skip
         self.service = ActionService(policy=Policy(rules=()), catalogue=load_catalogue(tools))
@@ -137,6 +121,10 @@ class World:
         for name in ("", "line", "models"):
             if wanted := self.desired(name):
                 self.report(wanted, name)
+        with self.db.write() as session:  # the autoscaler does as it is told
+            row = session.get(ScaleTarget, "experts")
+            if row is not None and row.override_count is not None:
+                row.desired = row.override_count
         if models := self.desired("models"):
             running = {key: {"bundle": f"/srv/{value['bundle']}", "state": "running"} for key, value in models.items()}
             self.report({"models": running})
@@ -217,8 +205,23 @@ def _model_rollback(world: World) -> dict[str, Any]:
 
 
 def _scale(world: World) -> dict[str, Any]:
-    scaler = world.scaler
-    return {"parameters": {"replicas": 5}, "state": lambda: scaler.replicas, "effects": lambda: len(scaler.keys)}
+    with world.db.write() as session:
+        plant_target(session)
+
+    def state() -> Any:
+        with world.db.read() as session:
+            row = session.get_one(ScaleTarget, "experts")
+        return row.override_count or row.desired
+
+    impossible = {"target": "experts", "replicas": 4}
+    return {"parameters": {"target": "experts", "replicas": 3}, "state": state, "impossible": impossible,
+            "effects": counted(lambda: overrides(world.db))}  # fmt: skip
+
+
+def overrides(db: Database) -> int:
+    """How often the policy was overridden."""
+    with db.read() as session:
+        return sum(row.kind == "scale.overridden" for row in audit.rows(session))
 
 
 def _job(world: World) -> dict[str, Any]:

@@ -22,6 +22,7 @@ READING = {
     ("POST", "/api/v1/query"), ("POST", "/api/v1/jobs/preview"), ("POST", "/api/v1/thresholds/fit"),
     ("POST", "/api/v1/thresholds/backtest"), ("POST", "/api/v1/policy/try"),
     ("POST", "/api/v1/playbooks/{playbook}/dry-run"), ("POST", "/api/v1/ask"),
+    ("POST", "/api/v1/autoscale/check"),
 }  # fmt: skip
 """Asked with POST, and nothing changes."""
 CHANGING = [route for route in routes() if route[0] != "GET" and route not in READING]

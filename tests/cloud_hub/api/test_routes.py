@@ -339,6 +339,8 @@ GOOD_BODY: dict[str, Any] = {
     "/api/v1/thresholds/fit": {"device": "nobody", "metric": "cpu.load"},
     "/api/v1/thresholds/backtest": {"series": [{"device": "nobody", "metric": "cpu.load"}]},
     "/api/v1/learning-jobs/{learning_job_id}/release": {"device": "press-3"},
+    "/api/v1/autoscale/targets/{target}/pause": {},
+    "/api/v1/autoscale/targets/{target}/override": {"count": 2},
     "/api/v1/thresholds/rollouts": {"devices": ["nobody"], "limits": [{"metric": "cpu.load", "high": 1}]},
 }
 

@@ -166,7 +166,7 @@ def test_check_when_all_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("more", "says"), [
     ("[experts.bundles]\ndigits = '/nowhere'", "problem: experts.bundles.digits"),
-    ("[autoscale]\nkind = 'abacus'", "there is no scaler 'abacus'"),
+    ("[autoscale]\ntargets_file = '/nowhere.yaml'", "problem: autoscale.targets_file: /nowhere.yaml: cannot be read"),
     ("[[inference.pools]]\nname = 'large'\nengine = 'oracle'", "there is no engine 'oracle'"),
     ("[twins]\naws_key_file = '/nowhere'", "Make it: tidegate-hub token create --aws"),
     ("[twins]\naws_key_file = '/'", "problem: twins.aws_key_file: /: cannot be read"),
@@ -236,10 +236,15 @@ def test_check_opens_the_experts_and_asks_the_scaler(tmp_path: Path, capsys: pyt
     token = tmp_path / "token"
     token.write_text("t")
     token.chmod(0o600)
-    scaler = "kind = 'kubernetes'\n[autoscale.options]\nurl = 'http://127.0.0.1:1'\nnamespace = 'n'\n"
-    problems, warnings = checked(tmp_path, capsys, f"[autoscale]\n{scaler}deployment = 'd'\ntoken_file = '{token}'")
+    targets = tmp_path / "targets.yaml"
+    options = f"url: 'http://127.0.0.1:1', namespace: n, deployment: d, token_file: '{token}'"
+    targets.write_text(
+        f"targets:\n- name: web\n  platform: {{kind: kubernetes, options: {{{options}}}}}\n  maximum: 4\n"
+        "  signals: [{name: load, source: {type: escalations}, unit: 1/s, per_instance: 5}]\n"
+    )
+    problems, warnings = checked(tmp_path, capsys, f"[autoscale]\ntargets_file = '{targets}'")
     assert (len(problems), len(warnings)) in {(0, 1), (1, 0)}
-    assert "127.0.0.1" in "".join(problems + warnings) or "scaler" in "".join(problems + warnings)
+    assert "target web" in "".join(problems + warnings)
 
 
 def test_check_finds_certificates_that_are_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,7 +13,13 @@ from sqlmodel import Session, select
 
 from cloud_hub.actions import worker as actions
 from cloud_hub.autoscale import Counts
-from cloud_hub.autoscale import worker as steps
+from cloud_hub.autoscale.core.sources import EscalationSource
+from cloud_hub.autoscale.core.targets import Platform as PlatformEntry
+from cloud_hub.autoscale.core.targets import SignalEntry, TargetEntry
+from cloud_hub.autoscale.core.turn import digest
+from cloud_hub.autoscale.lease import HubLease
+from cloud_hub.autoscale.signals import SignalContext
+from cloud_hub.autoscale.targets_file import Target, TargetsInForce
 from cloud_hub.autoscale.worker import Autoscaler
 from cloud_hub.configurations.reconciler import ConfigurationReconciler
 from cloud_hub.database.sessions import Database
@@ -37,7 +43,7 @@ from cloud_hub.database.tables import (
     RolloutDevice,
     Rollup,
     RollupDue,
-    ScaleStep,
+    ScaleTarget,
     TelemetrySample,
     TwinRow,
 )
@@ -51,7 +57,7 @@ from cloud_hub.jobs import service as jobs
 from cloud_hub.notifications import Page
 from cloud_hub.notifications.delivery import ChannelWorker
 from cloud_hub.runtime.items import TRIES, wait_us
-from cloud_hub.settings import Actions, Autoscale, Retention, channels
+from cloud_hub.settings import Actions, Retention, channels
 from cloud_hub.settings.experts import Experts
 from cloud_hub.telemetry import retention
 from cloud_hub.telemetry.retention import RetentionWorker
@@ -366,29 +372,33 @@ def good_page_is_sent(session: Session) -> list[str]:
 
 @dataclass
 class Platform:
-    """A scaler that fails at one size in a way it should not."""
+    """A platform with one instance."""
 
     name: str = "platform"
-    asked: list[int] = field(default_factory=list)
 
     def current(self) -> Counts:
         return Counts(desired=1)
 
     def scale(self, to: int, key: str, *, dry_run: bool = False) -> int:
-        if to < 0:
-            raise ZeroDivisionError(key)
         return to
 
 
-def decided(session: Session, patch: pytest.MonkeyPatch) -> None:
-    for device, to in ((BAD, -1), (GOOD, 2)):
-        session.add(ScaleStep(id=number(device), t_us=NOW, demand=1.0, before=1, to=to, reason=""))
+def stored_targets(session: Session, patch: pytest.MonkeyPatch) -> None:
+    session.add(ScaleTarget(name=BAD, platform="platform", state="{"))
+    session.add(ScaleTarget(name=GOOD, platform="platform"))
 
 
 def run_autoscale(db: Database, now_us: int, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(steps, "now_us", lambda: now_us)
-    for _ in range(3):
-        Autoscaler(db, Platform(), Autoscale()).run_once()
+    source = EscalationSource()
+    entries = [
+        TargetEntry(name=name, maximum=3, platform=PlatformEntry(kind="platform"),
+                    signals=(SignalEntry(name="load", per_instance=5.0, unit="1/s", source=source),))
+        for name in (BAD, GOOD)
+    ]  # fmt: skip
+    in_force = TargetsInForce("")
+    in_force.targets = {entry.name: Target(entry, Platform(), digest(entry.policy)) for entry in entries}
+    lease = HubLease(db, lambda: now_us / 1e6, lambda: now_us, alone=True)
+    Autoscaler(db, in_force, lease, SignalContext(db), clock=lambda: now_us).run_once()
 
 
 @dataclass(frozen=True)
@@ -429,8 +439,8 @@ CASES = [
         session.exec(select(TelemetrySample).where(TelemetrySample.device == GOOD)).all()) == 1),
     Case("notify-ops", "page", paged, run_notify, good_page_is_sent),
     Case("notify-ops", "page", paged_over_a_broken_row, run_notify, good_page_is_sent),
-    Case("autoscale", "step", decided, run_autoscale,
-         lambda session: session.get_one(ScaleStep, number(GOOD)).state == "done"),
+    Case("autoscale", "target", stored_targets, run_autoscale,
+         lambda session: session.get_one(ScaleTarget, GOOD).decided_us),
 ]  # fmt: skip
 
 

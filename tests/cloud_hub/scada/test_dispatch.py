@@ -17,6 +17,7 @@ from cloud_hub.scada.dispatch import WriteDispatcher
 from cloud_hub.scada.store import Store
 from cloud_hub.scada.writes import WriteRequest, WriteService, rules_of
 from cloud_hub.settings.scada import Sparkplug
+from cloud_hub.twins import service as twins
 from shared.sparkplug.effects import Publish
 
 pytestmark = pytest.mark.one_database
@@ -178,3 +179,15 @@ def test_a_write_that_fails_inside_ends_no_other(rig: Rig, monkeypatch: pytest.M
     assert rig.server.sent == [42.0]
     rig.run(11)
     assert [state for state, _ in rig.rows()] == ["expired", "failed"]
+
+
+@pytest.mark.parametrize(("set_s", "sent"), [(0, [42.0]), (-55, [42.0]), (-70, []), (70, []), (7200, [])])
+def test_a_desired_leaf_is_only_written_if_it_was_set_just_now(rig: Rig, set_s: int, sent: list[float]) -> None:
+    wanted, at_us = {"metrics": {"setpoint": 42}}, rig.now + set_s * SECOND
+    with rig.db.write(PRESS) as session:
+        twins.update_desired(session, PRESS, "sparkplug", wanted, at_us, actor="anna", max_bytes=32768)
+    rig.dispatcher.devices_changed([PRESS])
+    rig.run()
+    rig.run()
+    assert rig.server.sent == sent
+    assert [state for state, _ in rig.rows()] == ["sent" if sent else "refused"]

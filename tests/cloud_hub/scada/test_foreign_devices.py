@@ -119,6 +119,22 @@ def test_a_bad_or_older_sample_is_not_judged(hub: Hub) -> None:
     assert hub.alarms() == []
 
 
+def test_a_sample_from_the_future_is_judged_as_one_of_now(hub: Hub) -> None:
+    hub.desire(limits=[{"metric": "speed", "high": 100}])
+    hub.take(data(NODE, metric("speed", 50.0, (hub.now + 50 * MINUTE) // 1000)))
+    hub.speed(500)
+    assert hub.alarms() == [("speed", "", "high", "raised")]
+
+
+def test_a_clock_of_the_hub_that_was_ahead_for_a_while_leaves_limits_in_force(hub: Hub) -> None:
+    hub.desire(limits=[{"metric": "speed", "high": 100}])
+    hub.now += DAY
+    hub.speed(50)
+    hub.now -= DAY
+    hub.speed(500)
+    assert hub.alarms() == [("speed", "", "high", "raised")]
+
+
 def test_missing_data_raises_an_alarm_and_data_clear_it(hub: Hub) -> None:
     hub.desire(alarm_rules={"no_data": [{"metric": "speed", "after_s": 10}]})
     assert hub.progress() == [("alarm_rules", "verified", "")]

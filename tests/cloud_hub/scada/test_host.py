@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from simulators.sparkplug_births import DRIVE, NODE, T_MS, birth, data, death
+from simulators.sparkplug_births import DRIVE, NODE, T_MS, birth, data, death, metric
 from sqlmodel import select
 
 from cloud_hub.cli import checks
+from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import Device, SparkplugNode
 from cloud_hub.runtime.worker import NOTHING
+from cloud_hub.scada import twin
 from cloud_hub.scada.core import definitions
-from cloud_hub.scada.core.records import Note, Record
+from cloud_hub.scada.core.records import Birth, Data, Note, Record
 from cloud_hub.scada.host import SparkplugHost, open_host
 from cloud_hub.scada.server import HostServer, Received
 from cloud_hub.scada.store import Store
 from cloud_hub.settings import Settings
 from cloud_hub.settings.scada import Sparkplug
 from cloud_hub.telemetry import samples
+from cloud_hub.twins import service as twins
 from shared.errors import ConfigError, NotReady
+from shared.plant.write_rules import Allowed
 from shared.process.checks import Findings
 
 pytestmark = pytest.mark.one_database
 PRESS = "line-1-press-3"
+INTERLOCKED = {"device": PRESS, "metric": "a", "low": 0, "high": 1, "only_while": "speed == 0"}
 SERVERS = [{"address": "127.0.0.1:1"}, {"address": "127.0.0.1:2"}]
 
 
@@ -158,10 +164,83 @@ def test_texts_reach_the_twin_after_a_while(rig: Rig) -> None:
     rig.take(data(mode="off", t_ms=T_MS + 2))
     rig.host._processor._write_twins()
     with rig.db.read() as session:
-        from cloud_hub.twins import service as twins
-
         assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
         assert twins.load(session, PRESS, "sparkplug").version == 2
+
+
+def test_a_twin_that_cannot_be_written_keeps_the_texts_of_no_other_back(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.take(birth(mode="on"), birth(DRIVE, mode="on"))
+    monkeypatch.setattr(
+        twin, "report", failing(twin.report, ValueError("x"), lambda _s, _d, device, *_: device == f"{PRESS}-drive")
+    )
+    rig.host._processor._texts.waiting = {f"{PRESS}-drive": {"mode": "x"}, PRESS: {"mode": "off"}}
+    rig.host._processor._write_twins()
+    with rig.db.read() as session:
+        assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
+
+
+@pytest.mark.parametrize("after", [data(b=1.0), birth(DRIVE, b=1.0)], ids=["data", "birth of a device"])
+def test_after_lost_messages_no_interlock_holds_by_a_value_from_before_them(
+    db: Database, tmp_path: Path, after: Data | Birth
+) -> None:
+    rig = Rig(db, tmp_path, writable=[INTERLOCKED])
+    rig.take(birth(a=1.0, b=0.0, speed=0.0))
+    with rig.db.read() as session:
+        assert isinstance(rig.host.writes.judge(session, PRESS, "a", 1, now_us()), Allowed)
+    rig.take(replace(after, gap=True))
+    with rig.db.read() as session:
+        assert "speed has no value" in str(rig.host.writes.judge(session, PRESS, "a", 1, now_us()))
+
+
+def test_a_value_that_waited_in_the_queue_is_as_old_as_its_arrival(db: Database, tmp_path: Path) -> None:
+    rig = Rig(db, tmp_path, writable=[INTERLOCKED])
+    late = Received(server=rig.servers[0], records=(birth(a=1.0, speed=0.0),), at_us=now_us() - 11_000_000)
+    rig.host._processor.process([late])
+    with rig.db.read() as session:
+        assert "s old" in str(rig.host.writes.judge(session, PRESS, "a", 1, now_us()))
+    rig.take(data(speed=0.0))
+    with rig.db.read() as session:
+        assert isinstance(rig.host.writes.judge(session, PRESS, "a", 1, now_us()), Allowed)
+
+
+def test_a_node_that_says_it_is_an_agent_is_no_word_of_that_agent(rig: Rig) -> None:
+    with rig.db.write() as session:
+        session.add(Device(id="pump-1", profile="x86-64"))
+    rig.take(birth(NODE, metric(definitions.OWN_DEVICE, "pump-1")))
+    rig.take(data(a=1.0))
+    assert rig.host.heard_us("pump-1") == 0
+
+
+def test_nodes_that_come_and_go_under_ever_new_names_leave_nothing_behind(rig: Rig) -> None:
+    for number in range(20):
+        rig.take(birth(("g", f"n{number}", "")), death(("g", f"n{number}", "")))
+    assert rig.host._processor.server_of == {}
+    rig.take(birth(a=1.0))
+    assert rig.host._processor.server(NODE) is rig.servers[0]
+
+
+def test_texts_wait_for_a_database_that_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.take(birth(mode="auto"))
+    rig.take(data(mode="off"))
+    with monkeypatch.context() as away:
+        away.setattr(twin, "report", failing(twin.report, NotReady("the database is away"), lambda *_: True))
+        with pytest.raises(NotReady):
+            rig.host._processor._write_twins()
+    rig.host._processor._write_twins()
+    with rig.db.read() as session:
+        assert twins.reported(session, PRESS, "sparkplug")["metrics"] == {"mode": "off"}
+
+
+@pytest.mark.sql
+def test_a_writable_text_with_nul_reaches_the_twin(db: Database, tmp_path: Path) -> None:
+    rig = Rig(db, tmp_path, writable=[{"device": PRESS, "metric": "mode", "allowed": ["on", "off"]}])
+    rig.take(birth(mode="a\0b", other="x"))
+    rig.take(data(mode="c\0" * 500))
+    rig.host._processor._write_twins()
+    with rig.db.read() as session:
+        assert str(twins.reported(session, PRESS, "sparkplug")["metrics"]["mode"]).startswith("c\ufffdc")
 
 
 # -- settings -----------------------------------------------------------------------------------------
@@ -201,6 +280,14 @@ def checked(folder: Path, **server: Any) -> Findings:
     spb = {"host_id": "hub", "servers": [server]}
     checks._sparkplug(Settings(state_dir=str(folder), sparkplug=spb), findings)  # type: ignore[arg-type]
     return findings
+
+
+def test_check_warns_of_servers_without_a_host_id(tmp_path: Path) -> None:
+    findings = Findings()
+    spb = {"servers": [{"address": "127.0.0.1:1"}]}
+    checks._sparkplug(Settings(state_dir=str(tmp_path), sparkplug=spb), findings)  # type: ignore[arg-type]
+    assert findings.problems == []
+    assert "the Sparkplug host is off" in findings.warnings[0]
 
 
 def test_check_names_what_is_wrong_with_a_server(tmp_path: Path) -> None:

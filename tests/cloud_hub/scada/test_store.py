@@ -384,3 +384,11 @@ def test_nothing_of_a_batch_that_fails_is_kept(hub: Hub, monkeypatch: pytest.Mon
             hub.take(birth(speed=1.0))
     hub.take(birth(speed=1.0))
     assert hub.values(PRESS, "speed") == [1.0]
+
+
+@pytest.mark.sql
+@pytest.mark.parametrize("number", [2**40, 2**63, 2**64 - 1])
+def test_a_node_that_counts_bd_seq_further_than_a_column_is_registered(hub: Hub, number: int) -> None:
+    assert hub.take(birth(NODE, bd_seq=number, a=1.0)).refused == []
+    assert hub.values(PRESS, "a") == [1.0]
+    assert (hub.node(NODE).state, hub.node(NODE).bd_seq) == ("online", None)

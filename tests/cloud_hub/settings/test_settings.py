@@ -69,7 +69,7 @@ def test_settings_are_frozen() -> None:
     ("[experts]\nframes = 5", "experts.frames"),
     ("[actions]\nautomatic = ['erase']", "actions.automatic.0"),
     ("[actions]\ncooldown_s = -1", "actions.cooldown_s"),
-    ("[autoscale]\nper_replica = 0", "autoscale.per_replica"),
+    ("[autoscale]\ntargets_file = 0", "autoscale.targets_file"),
 ])  # fmt: skip
 def test_a_bad_value_is_named(tmp_path: Path, text: str, place: str) -> None:
     file = write(tmp_path, text)
@@ -93,6 +93,14 @@ def test_the_former_table_of_a_language_model_names_its_successor(
             settings.read(None)
         assert refused.value.place == f"environment variable {variable}"
         monkeypatch.delenv(variable)
+
+
+def test_a_former_setting_of_the_scaler_names_its_successor(tmp_path: Path) -> None:
+    file = write(tmp_path, "[autoscale]\nkind = 'kubernetes'\nmaximum = 4")
+    with pytest.raises(ConfigError, match="targets are in a file of their own") as refused:
+        settings.read(file)
+    assert refused.value.place == f"{file}: autoscale.kind"
+    assert "autoscale.targets_file" in refused.value.cure
 
 
 @pytest.mark.parametrize("text", ["[rest", "a = ", "a = 1\na = 2", b"\xff\xfe", "= 1"])

@@ -89,7 +89,8 @@ def add(config: Path, text: str, **replaced: str) -> None:
 def test_check_finds_what_a_plant_would_trip_over(config: Path) -> None:
     more = (
         '[[sparkplug.writable]]\nmetric = "press.speed"\nlow = 0\nhigh = 1\nonly_while = "cpu.lod == 0"\n'
-        '[[sparkplug.devices]]\nid = "empty"\nmetrics = ["nothing.*"]\n[[collectors]]\nkind = "host"\n'
+        '[[sparkplug.devices]]\nid = "empty"\nmetrics = ["nothing.*"]\n'
+        '[[sparkplug.devices]]\nid = "some"\nmetrics = ["cpu.*", "cpu/load"]\n[[collectors]]\nkind = "host"\n'
     )
     servers = f"127.0.0.1:{free_port()}"
     add(config, more, **{"127.0.0.1:1883": servers})
@@ -99,6 +100,8 @@ def test_check_finds_what_a_plant_would_trip_over(config: Path) -> None:
     assert "sparkplug.writable 'press.speed': no collector here can set it" in text
     assert "sparkplug.writable 'press.speed': no collector here declares 'cpu.lod'" in text
     assert "sparkplug.devices 'empty': no metric here matches" in text
+    assert "sparkplug.devices 'some': no metric here matches 'cpu/load'" in text
+    assert "'cpu.*'" not in text
     assert "settings.period_s" not in text
     assert not [problem for problem in found.problems if "sparkplug" in problem]
 
@@ -147,6 +150,15 @@ def test_writes_are_off_until_they_are_enabled_and_end_by_themselves(
     assert capsys.readouterr().out == "nothing was enabled\n"
 
 
+def test_disabling_a_metric_that_is_not_enabled_fails_and_names_what_still_is(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, "enable", "settings.period_s", "--for", "8h") == 0
+    assert run(config, "disable", "settings.perod_s") == 1
+    assert "was not enabled: settings.perod_s. Still enabled: settings.period_s" in capsys.readouterr().err
+    assert SwitchFile(config.parent / "state").enabled("settings.period_s")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -180,7 +192,16 @@ def test_without_sparkplug_there_is_nothing_to_enable(tmp_path: Path, capsys: py
     assert "Add a table [sparkplug]" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"", b"[", b"{}", b'[{"metric": 1}]', b"\xff\xfe", b"[" * 100_000])
+SWITCH = b'[{"metric": "settings.period_s", "since_us": 0, "boot_id": "", "boot_s": 0, "until_us": %b}]'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[", b"{}", b'[{"metric": 1}]', b"\xff\xfe", b"[" * 100_000,
+        SWITCH % (b"9" * 400), SWITCH % (b'1, "more": ' + b"[" * 100_000),
+    ],
+)  # fmt: skip
 def test_a_damaged_file_means_off_and_disable_mends_it(
     config: Path, capsys: pytest.CaptureFixture[str], content: bytes
 ) -> None:

@@ -73,6 +73,14 @@ def test_a_write_is_recorded_from_its_start_to_its_outcome(device: Device) -> No
     assert device.writes.events[1].fields["actor"] == f"scada {TOPIC}"
 
 
+def test_a_hostile_text_is_recorded_as_the_hub_can_store_it_and_a_terminal_show_it(device: Device) -> None:
+    device.writes.command("speed", "speed", "\x1b[2Ja\0b\nc", TOPIC)
+    (event,) = device.writes.events
+    for text in (event.text, event.fields["value"], event.fields["reason"], device.shown["speed"]):
+        assert str(text).isprintable(), text
+        assert "\ufffd[2Ja\ufffdb\ufffdc" in str(text) or text is event.fields["reason"]
+
+
 def test_a_write_under_way_at_a_restart_is_reported_as_unknown(device: Device) -> None:
     device.switches.enable(["speed"], 3600)
     device.writes.command("speed", "speed", 50, TOPIC)

@@ -92,6 +92,26 @@ def test_a_32_bit_float_of_a_bound_is_the_bound(wanted: float, written: float) -
     assert judge_write(WriteRule(metric="a", allowed=[0.1, written]), wanted, {}, [], NOW) == Allowed(written)
 
 
+@pytest.mark.parametrize("wanted", [1_000_001, 1_000_002.0, 9_000_003])
+def test_of_whole_numbers_that_are_alike_the_wanted_one_is_written(wanted: float) -> None:
+    recipes = WriteRule(metric="a", allowed=[1_000_001, 1_000_002, 1_000_003, 9_000_002, 9_000_003])
+    assert judge_write(recipes, wanted, {}, [], NOW) == Allowed(wanted)
+    assert judge_write(WriteRule(metric="a", low=0, high=wanted), wanted, {}, [], NOW) == Allowed(wanted)
+
+
+def test_a_whole_number_that_only_resembles_an_allowed_one_or_a_bound_is_refused() -> None:
+    assert isinstance(judge_write(WriteRule(metric="a", allowed=[1_000_001]), 1_000_002, {}, [], NOW), Refused)
+    assert isinstance(judge_write(WriteRule(metric="a", low=0, high=1_000_001), 1_000_002, {}, [], NOW), Refused)
+
+
+@pytest.mark.parametrize(("written", "read", "expected"), [
+    (1_000_001, 1_000_000, False), (1_000_001.0, 1_000_002.0, False), (1_000_001, 1_000_001.0, True),
+    (16_777_217, 16_777_216.0, True), (1e300, 1e300, True),
+])  # fmt: skip
+def test_a_whole_number_is_verified_by_itself_alone(written: float, read: float, expected: bool) -> None:
+    assert is_verified(WriteRule(metric="a", low=0, high=1e300), written, read) is expected
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

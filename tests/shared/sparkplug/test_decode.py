@@ -125,10 +125,10 @@ def test_typed_reads_the_raw_field_with_the_type_of_the_birth() -> None:
     assert isinstance(typed(metric_, DataType.Float).value, Invalid)
 
 
-def test_an_alias_is_looked_up_before_the_name() -> None:
+def test_a_name_is_looked_up_before_the_alias() -> None:
     types: dict[str | int, DataType] = {7: DataType.Int8, "m": DataType.Int16}
-    assert decode(metric("1007 5007"), types=types).metrics[0].datatype is DataType.Int8
-    assert decode(metric("1008 5007"), types=types).metrics[0].datatype is DataType.Int16
+    assert decode(metric("1007 5007"), types=types).metrics[0].datatype is DataType.Int16
+    assert decode(bytes.fromhex("12041007 5007"), types=types).metrics[0].datatype is DataType.Int8
 
 
 def test_a_datatype_in_the_message_wins_over_that_of_the_birth() -> None:

@@ -85,6 +85,10 @@ def online(**options: Any) -> HostSession:
     return session
 
 
+def gaps(effects: list[HostEffect]) -> list[bool]:
+    return [one.gap for one in effects if isinstance(one, DeviceBorn | Data)]
+
+
 def kinds(effects: list[HostEffect]) -> list[type]:
     return [type(one) for one in effects]
 
@@ -221,8 +225,25 @@ def test_a_message_type_with_bad_metrics_keeps_the_good_ones() -> None:
     assert kinds(effects) == [NodeBorn, Refused, Refused]
     unfit = Metric(name="speed", timestamp=NOW, datatype=DataType.String, value="fast")
     effects = send(session, "NDATA", data(1, unfit, speed(), with_datatypes=True))
-    assert values(effects) == [5]
+    assert values(effects) == [None, 5]
     assert kinds(effects) == [Data, Refused], "a wrong type is no reason for a rebirth"
+
+
+def test_a_name_decides_the_datatype_of_a_metric_with_the_alias_of_another() -> None:
+    session = host()
+    send(session, "NBIRTH", birth(SPEED, Metric(name="count", alias=8, datatype=DataType.Int32, value=0)))
+    both = Metric(name="count", alias=7, timestamp=NOW, datatype=DataType.Int32, value=65_531)
+    assert values(send(session, "NDATA", data(1, both))) == [65_531]
+
+
+def test_a_value_that_does_not_fit_is_null_because_the_one_before_is_not_the_present_one() -> None:
+    session = online()
+    far = Metric(alias=7, timestamp=NOW, datatype=DataType.Int32, value=1_000_000)
+    effects = send(session, "NDATA", data(2, far))
+    assert values(effects) == [None]
+    assert [one.reason for one in effects if isinstance(one, Refused)] == [
+        "metric with alias 7: Int16 is -32768 to 32767, not the bits 0xf4240"
+    ]
 
 
 def test_an_alias_that_two_metrics_have_stays_with_the_first() -> None:
@@ -265,6 +286,16 @@ def test_a_lost_message_leads_to_one_request_after_the_reorder_timeout() -> None
     assert born.asked
     assert values(send(session, "NDATA", data(1, by_alias(9)), NOW + 2_200)) == [9]
     assert session.tick(NOW + 999_000) == []
+
+
+def test_what_follows_a_lost_message_says_that_there_is_a_gap_until_the_next_birth() -> None:
+    session = online(reorder_timeout_ms=2_000)
+    send(session, "DBIRTH/saw", data(3, SPEED, with_datatypes=True), NOW)
+    send(session, "DDATA/axis", data(4, speed(4)), NOW)
+    assert gaps(session.tick(NOW + 2_000)) == [True, True]
+    assert gaps(send(session, "DBIRTH/axis", data(5, SPEED, with_datatypes=True))) == [True]
+    send(session, "NBIRTH", birth(SPEED))
+    assert gaps(send(session, "DBIRTH/axis", data(1, SPEED, with_datatypes=True))) == [False]
 
 
 def test_after_a_gap_is_filled_a_second_gap_has_a_timeout_of_its_own() -> None:

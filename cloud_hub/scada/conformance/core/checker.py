@@ -37,6 +37,7 @@ from cloud_hub.scada.conformance.core.world import Client, World
 
 ALL_RULES = (*EDGE_RULES, *COMPLEX_RULES, *HOST_RULES, *BROKER_RULES)
 MAX_FILTERS = 1000
+MAX_OTHERS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ class Checker:
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
+        self.others: set[str] = set()
+        """Edge nodes outside the scope that publish, as group/node, at most MAX_OTHERS."""
         self.ledger = Ledger(ALL_RULES, scope.role)
         self.world = World()
         self.messages = 0
@@ -189,6 +192,8 @@ class Checker:
             self._commands.foreign(event, name)
             return
         if not self._within(name):
+            if len(self.others) < MAX_OTHERS:
+                self.others.add(f"{name.group}/{name.node}")
             return
         first = False
         if client is not None:

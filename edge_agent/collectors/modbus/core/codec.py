@@ -12,6 +12,8 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+from edge_agent.collectors.plant.core.steps import whole
+
 Type = Literal[
     "auto", "bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "string"
 ]  # fmt: skip
@@ -88,8 +90,10 @@ class Codec:
 
     def _packed(self, raw: float) -> bytes:
         kind = self._layout.type
+        if not math.isfinite(raw):  # by the scale
+            raise ValueError(f"{raw:g} does not fit into {kind}")
         try:
-            return self._format.pack(raw if kind in FLOATS else round(raw))
+            return self._format.pack(raw if kind in FLOATS else whole(raw, kind))
         except (struct.error, OverflowError) as error:
             raise ValueError(f"{raw:g} does not fit into {kind}") from error
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import datetime, timezone
 from typing import Literal
+
+from edge_agent.collectors.plant.core.steps import whole
 
 Type = Literal["number", "bool", "string"]
 Value = float | str | bool
@@ -12,6 +15,7 @@ MAX_TEXT = 4096
 _BITS = {"SByte": 8, "Byte": 8, "Int16": 16, "UInt16": 16, "Int32": 32, "UInt32": 32, "Int64": 64, "UInt64": 64}
 _SIGNED = frozenset({"SByte", "Int16", "Int32", "Int64"})
 FLOAT_MAX = 3.4028234663852886e38
+_LARGEST = {"Float": FLOAT_MAX, "Double": sys.float_info.max}
 
 
 def to_sample(value: object, kind: Type, index: int | None, scale: float, offset: float) -> float | str:
@@ -62,26 +66,24 @@ def to_write(value: Value, variant: str, kind: Type, scale: float, offset: float
     if variant == "Boolean" or kind == "bool":
         if value not in (0, 1):
             raise ValueError(f"{value!r} is no bool: use true or false")
-        return bool(value) if variant == "Boolean" else int(value)
+        return bool(value) if variant == "Boolean" else _number(float(value), variant)
     if not math.isfinite(value):
         raise ValueError(f"{value} is no finite number")
     return _number((float(value) - offset) / scale, variant)
 
 
 def _number(raw: float, variant: str) -> int | float:
-    if variant == "Double":
-        return raw
-    if variant == "Float":
-        if abs(raw) > FLOAT_MAX:
-            raise ValueError(f"{raw:g} does not fit into a Float")
-        return raw
-    if variant not in _BITS:
-        raise ValueError(f"variables of type {variant} cannot be written")
-    bits, whole = _BITS[variant], round(raw)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if variant in _SIGNED else (0, (1 << bits) - 1)
-    if not low <= whole <= high:
+    if variant not in _BITS and variant not in _LARGEST:
+        raise ValueError(f"variables of type {variant or 'unknown'} cannot be written")
+    if not abs(raw) <= _LARGEST.get(variant, FLOAT_MAX):  # also what became infinite by the scale
         raise ValueError(f"{raw:g} does not fit into {variant}")
-    return whole
+    if variant in _LARGEST:
+        return raw
+    bits, number = _BITS[variant], whole(raw, variant)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if variant in _SIGNED else (0, (1 << bits) - 1)
+    if not low <= number <= high:
+        raise ValueError(f"{raw:g} does not fit into {variant}")
+    return number
 
 
 def same(wanted: object, read: object) -> bool:

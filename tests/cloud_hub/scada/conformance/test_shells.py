@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import ssl
@@ -16,12 +17,13 @@ from simulators.certificates import certificates
 from simulators.sparkplug_logs import encode
 
 from cloud_hub.__main__ import main
+from cloud_hub.cli.sparkplug_check import nothing_seen
 from cloud_hub.scada.conformance.brokers import Broker, Client, parse_broker
 from cloud_hub.scada.conformance.core.checker import Scope
 from cloud_hub.scada.conformance.core.report import Status
 from cloud_hub.scada.conformance.core.rules import Role
 from cloud_hub.scada.conformance.proxy import Proxy
-from cloud_hub.scada.conformance.service import Plan, watching
+from cloud_hub.scada.conformance.service import Plan, result, watching
 from cloud_hub.scada.conformance.service import check as run_check
 from cloud_hub.scada.conformance.simulated_node import SimulatedNode
 from cloud_hub.scada.conformance.watch import Watch
@@ -124,6 +126,17 @@ def test_a_broker_that_cannot_be_reached_is_a_problem_of_the_proxy() -> None:
     assert "cannot be reached" in watch.problems[0]
 
 
+def test_closing_the_proxy_with_a_client_connected_prints_no_traceback(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(Scope(role=Role.EDGE))
+    proxy = Proxy(watch, 0, broker, LOOPBACK, 0)
+    client = Client(Broker(host=LOOPBACK, port=proxy.port), lambda *_: None)
+    proxy.close()
+    client.close()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
+
+
 def test_the_proxy_says_which_port_is_taken(broker: Broker) -> None:
     with pytest.raises(ConfigError, match="cannot listen on"):
         Proxy(Watch(Scope(role=Role.EDGE)), 0, broker, LOOPBACK, broker.port)
@@ -193,20 +206,37 @@ def test_check_exits_3_where_nothing_is_seen(broker: Broker, capsys: pytest.Capt
     assert "nothing seen" in capsys.readouterr().err
 
 
+def test_nodes_outside_the_scope_are_not_judged_but_named(broker: Broker) -> None:
+    client = Client(broker, lambda *_: None)
+    with watching(edge_plan(broker, "hall-9", listen=False)) as (watch, _):
+        client.publish("spBv1.0/hall-2/NBIRTH/n", encode({"seq": 0}), 1)
+        until("it is seen", lambda: watch.others() == ["hall-2/n"])
+        found = result(watch)
+    client.close()
+    assert not found.seen
+    arguments = argparse.Namespace(role="edge", group="hall-9", node="", host_id="")
+    assert "--role edge --group hall-9; these edge nodes publish: hall-2/n" in nothing_seen(arguments, ["hall-2/n"])
+
+
 def test_check_exits_3_where_no_broker_answers(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(Broker(host=LOOPBACK, port=1), "--role", "edge") == 3
     assert "127.0.0.1:1 cannot be reached" in capsys.readouterr().err
 
 
-def test_an_interrupt_gives_what_was_seen_so_far(broker: Broker) -> None:
-    seen: list[str] = []
-    client = Client(broker, lambda topic, *_: seen.append(topic))
-    client.subscribe("spBv1.0/cut/#")
+def test_an_interrupt_gives_what_was_seen_so_far(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    watches: list[Watch] = []
+
+    def watch(scope: Scope) -> Watch:
+        watches.append(Watch(scope))
+        return watches[0]
+
+    monkeypatch.setattr("cloud_hub.scada.conformance.service.Watch", watch)
+    client = Client(broker, lambda *_: None)
 
     def progress(text: str) -> None:
         if text.startswith("watching"):
             client.publish("spBv1.0/cut/NBIRTH/n", encode({"seq": 0}), 1)
-            until("it is seen", lambda: bool(seen))
+            until("it is seen", watches[0].messages)
             raise KeyboardInterrupt
 
     found = run_check(edge_plan(broker, "cut", listen=False), progress)

@@ -78,7 +78,8 @@ def test_scale_and_offset_are_applied_and_undone() -> None:
     assert both.decode(struct.pack(">h", 655)) == pytest.approx(25.5)
     assert both.encode(25.5) == struct.pack(">h", 655)
     assert both.matches(25.5, both.decode(both.encode(25.5)))
-    assert both.matches(25.52, both.decode(both.encode(25.52))), "as near as the register can hold it"
+    with pytest.raises(ValueError, match=r"would be 655\.2 .* write a full step"):
+        both.encode(25.52)  # rounded it might be beyond a limit
     assert not both.matches(25.5, 25.6)
 
 
@@ -90,6 +91,7 @@ def test_a_register_may_hold_no_number() -> None:
     ("kind", "value", "reason"),
     [
         ("uint16", 65_536, "65536 does not fit into uint16"), ("int16", -40_000, "does not fit into int16"),
+        ("uint16", 10.6, "it would be 10.6"),
         ("uint32", -1, "does not fit into uint32"), ("float32", 1e39, "does not fit into float32"),
         ("uint16", math.nan, "no finite number"), ("uint16", "on", "'on' is text, the tag is uint16"),
     ],
@@ -97,6 +99,12 @@ def test_a_register_may_hold_no_number() -> None:
 def test_a_value_that_the_registers_cannot_hold_is_refused_with_the_reason(kind: str, value: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         Codec(layout(kind)).encode(value)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "int16"])
+def test_a_value_that_overflows_by_its_scale_is_not_written_as_infinite(kind: str) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        Codec(layout(kind, scale=1e-10)).encode(1e300)
 
 
 def test_text_that_is_too_long_or_no_text_is_refused() -> None:

@@ -39,6 +39,18 @@ def test_values_that_no_sample_can_hold_are_told(value: Any, kind: Any, index: i
         to_sample(value, kind, index, 1.0, 0.0)
 
 
+@pytest.mark.parametrize("variant", ["Double", "Float", "Int64"])
+def test_a_value_that_overflows_by_its_scale_is_not_written_as_infinite(variant: str) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        to_write(1e300, variant, "number", 1e-10, 0.0)
+
+
+@pytest.mark.parametrize("variant", ["DateTime", "Guid", "ByteString", ""])
+def test_a_bool_is_not_written_to_what_is_neither_bool_nor_number(variant: str) -> None:
+    with pytest.raises(ValueError, match="cannot be written"):
+        to_write(True, variant, "bool", 1.0, 0.0)
+
+
 def test_a_scaled_value_is_written_as_the_server_holds_it() -> None:
     assert to_sample(215, "number", None, 0.1, -10.0) == pytest.approx(11.5)
     assert to_write(11.5, "Int16", "number", 0.1, -10.0) == 215

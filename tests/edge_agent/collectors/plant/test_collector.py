@@ -73,6 +73,29 @@ def test_a_message_that_cannot_be_used_is_told_and_the_next_one_is_read(both: tu
     assert [one.level for one in found if isinstance(one, Event)] == ["error"]
 
 
+def test_foreign_text_is_passed_on_as_the_hub_can_store_it(both: tuple[Any, Script]) -> None:
+    collector, script = both
+    script.items = [
+        note(Values(t_us=NOW, indexes=[0, 1], values=["run\0\0\0", "a\0b"])),
+        note(Failures(indexes=[2], reason="'\0\x1b[2J' is no number")),
+    ]
+    found = read(collector)
+    assert [one.value for one in found if isinstance(one, Sample)][:2] == ["run", "a\ufffdb"]
+    assert [one.text for one in found if isinstance(one, Event)] == [
+        "no value of plc/c: '\ufffd\ufffd[2J' is no number"
+    ]
+
+
+def test_a_source_with_ever_new_errors_makes_a_bounded_number_of_events(both: tuple[Any, Script]) -> None:
+    collector, script = both
+    script.items = [note(Failures(indexes=[0], reason=f"'{number}' is no number")) for number in range(1000)]
+    events = [one for one in read(collector) if isinstance(one, Event)]
+    assert len(events) == 101
+    assert "further events are left out" in events[-1].text
+    script.items = [note(Failures(indexes=[0], reason="something else"))]
+    assert any("something else" in str(one) for one in read(collector, NOW + 3_600_000_000))
+
+
 def test_an_unknown_group_and_an_unknown_write_change_nothing(both: tuple[Any, Script]) -> None:
     collector, script = both
     script.items = [note(Unchanged(group="none")), note(Written(number=77, reason=""))]
