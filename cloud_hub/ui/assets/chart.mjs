@@ -92,6 +92,7 @@ function draw() {
   place.setAttribute("aria-label", `${box.dataset.metric}: ${data.t.length} (${data.resolution})`);
   note.textContent = data.t.length ? text(box.dataset.resolution, { name: data.resolution, count: data.t.length.toLocaleString(document.documentElement.lang) }) : box.dataset.empty;
   box.dataset.points = data.t.length;
+  box.dataset.newest = data.t.at(-1) ?? 0;
   box.dataset.limit = data.limit_high.findLast((one) => one != null) ?? "";
 }
 
@@ -118,6 +119,7 @@ document.addEventListener("tidegate:samples", (event) => {
   if (cut) for (const column of columns) column.splice(0, cut);
   if (first || !plot) draw(); else plot.setData(shownColumns());
   box.dataset.points = data.t.length;
+  box.dataset.newest = data.t.at(-1) ?? 0;
 });
 
 if (box) {

@@ -168,9 +168,9 @@ def test_a_new_alarm_and_new_samples_appear_by_themselves(hub: Any, page: Any) -
     page.goto(f"{hub.url}/ui/devices/{HOT}?metric=temperature&span=15m")
     page.wait_for_selector("[data-points]:has(canvas)")
     live(page)
-    before = int(page.get_attribute("[data-chart]", "data-points"))
+    before = float(page.get_attribute("[data-chart]", "data-newest"))
     store(hub.pages, HOT, "temperature", 95.0)
-    page.wait_for_function("n => Number(document.querySelector('[data-chart]').dataset.points) > n", arg=before)
+    page.wait_for_function("n => Number(document.querySelector('[data-chart]').dataset.newest) > n", arg=before)
 
 
 def test_what_somebody_has_opened_stays_open(hub: Any, page: Any) -> None:
