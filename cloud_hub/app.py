@@ -17,7 +17,6 @@ from cloud_hub.actions.catalogue import Mailer, Tools, load_catalogue
 from cloud_hub.actions.policy_file import load_policy
 from cloud_hub.actions.service import ActionService
 from cloud_hub.api.dependencies import Hub
-from cloud_hub.api.routes import create_rest_app
 from cloud_hub.autoscale.system import AutoscaleSystem
 from cloud_hub.broker.zeroconf_announcer import ZeroconfAnnouncer
 from cloud_hub.certificates.files import CaFolder
@@ -47,6 +46,7 @@ from cloud_hub.settings import Settings, channels
 from cloud_hub.telemetry import worker as telemetry
 from cloud_hub.thresholds import worker as thresholds
 from cloud_hub.thresholds.monitoring.forecasters import ForecasterStore
+from cloud_hub.ui.web import create_web_app
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class HubApp:
                 await self._gateway.aclose()
             await asyncio.to_thread(self.stop)  # workers may wait for an answer from this loop
 
-        app = create_rest_app(lifespan)
+        app = create_web_app(lifespan)
         with self.db.read() as session:
             locked = Lockout(lockout.active_locks(session, now_us()))
         app.state.hub = Hub(
@@ -175,6 +175,7 @@ class HubApp:
             heard_us=self._heard_us, sparkplug=self._sparkplug, lockout=locked, oidc=self._oidc,
             forecasters=self._forecasters, workers=self.statuses, gateway=self._gateway,
             expert_metrics=self._expert_metrics, autoscale=self.autoscale,
+            ingest_rate=self._listener.rate,
         )  # fmt: skip
         return app
 

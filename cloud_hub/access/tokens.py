@@ -26,7 +26,9 @@ __all__ = [
     "LIFE_DAYS",
     "MAY",
     "authenticate",
+    "authenticate_digest",
     "create",
+    "digest",
     "find",
     "identity",
     "is_active",
@@ -57,7 +59,8 @@ _BY_DIGEST = DriverQuery(
 )
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """The SHA-256 under which a token is stored."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
@@ -84,7 +87,7 @@ def create(
     if not roles or paths == []:
         raise ConfigError("token", "has no role, or a scope without a path", f"give one of {', '.join(MAY)}")
     text = f"tg_{secrets.token_urlsafe(32)}"
-    session.add(Token(id=new_id(), name=name, role=roles, digest=_digest(text), created_us=now_us, scope=paths,
+    session.add(Token(id=new_id(), name=name, role=roles, digest=digest(text), created_us=now_us, scope=paths,
                       expires_us=expires_us))  # fmt: skip
     trail.add(
         session, now_us, actor, "token.created", name, trace=trace, role=roles, scope=paths, expires_us=expires_us
@@ -94,7 +97,7 @@ def create(
 
 def find(session: Session, text: str, now_us: int) -> Token:
     """The valid token with this text; HubError 401 if it ended, WrongToken if it never existed."""
-    return _require_active(session.exec(select(Token).where(Token.digest == _digest(text))).first(), now_us)
+    return _require_active(session.exec(select(Token).where(Token.digest == digest(text))).first(), now_us)
 
 
 _Found = TypeVar("_Found", Token, _Row)
@@ -115,7 +118,12 @@ def _is_active(row: Token | _Row, now_us: int) -> bool:
 
 def authenticate(db: Database, text: str, now_us: int) -> Identity:
     """The identity behind a token, checked as in `find`, with one fast query."""
-    row = db.first(_BY_DIGEST, digest=_digest(text))
+    return authenticate_digest(db, digest(text), now_us)
+
+
+def authenticate_digest(db: Database, digest: str, now_us: int) -> Identity:
+    """The identity behind the token with this SHA-256: sessions of the operator pages keep no token."""
+    row = db.first(_BY_DIGEST, digest=digest)
     return identity(_require_active(None if row is None else _Row(*row), now_us))
 
 

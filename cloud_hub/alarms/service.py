@@ -113,13 +113,18 @@ _COLUMNS = [_ALARMS.c[name] for name in AlarmRecord.__dataclass_fields__]
 def performance(session: Session, since_us: int, until_us: int, *, device: str = "") -> Report:
     """The report on alarms received from `since_us` until `until_us`, of one device or of all that the session sees."""
     received = and_(_ALARMS.c.received_us >= since_us, _ALARMS.c.received_us < until_us)
+    pages = count_pages(session, since_us, until_us, device=device)
+    rows = _records(session, received, device)
+    return build_report(rows, _records(session, _ALARMS.c.state == "raised", device), pages, since_us, until_us)
+
+
+def count_pages(session: Session, since_us: int, until_us: int, *, device: str = "") -> int:
+    """How many times somebody was called: the groups of incidents that began from `since_us` until `until_us`."""
     opened = and_(col(Incident.opened_us) >= since_us, col(Incident.opened_us) < until_us)
     paged = select(func.count()).where(opened, or_(col(Incident.page) == "", col(Incident.page) == col(Incident.id)))
     if device:
         paged = paged.where(Incident.device == device)
-    pages = session.exec(scopes.restrict(session, paged, col(Incident.device))).one()
-    rows = _records(session, received, device)
-    return build_report(rows, _records(session, _ALARMS.c.state == "raised", device), pages, since_us, until_us)
+    return session.exec(scopes.restrict(session, paged, col(Incident.device))).one()
 
 
 def _records(session: Session, condition: Any, device: str) -> list[AlarmRecord]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI, Request
 from starlette.types import Scope
 
@@ -30,6 +32,6 @@ FAMILIES = (
 )  # fmt: skip
 
 
-def install(app: FastAPI) -> None:
-    """Add the guard to the application."""
-    app.add_middleware(RequestGuard, families=FAMILIES)
+def install(app: FastAPI, families: Sequence[Family] = ()) -> None:
+    """Add the guard to the application; `families` come before those of REST."""
+    app.add_middleware(RequestGuard, families=(*families, *FAMILIES))

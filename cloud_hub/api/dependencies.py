@@ -16,6 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from cloud_hub.access import lockout, tokens
 from cloud_hub.access.lockout import Lockout
 from cloud_hub.access.oidc import Oidc
+from cloud_hub.access.sessions import SessionStore
 from cloud_hub.actions.service import ActionService
 from cloud_hub.ask.slots import QuestionSlots
 from cloud_hub.autoscale.system import AutoscaleSystem
@@ -43,7 +44,7 @@ class Hub:
     `connected` tells whether the broker is connected, `heard_us` when the last message of a device arrived. `changed`
     is called with devices whose tags or twins changed, so that configurations are reconciled. `workers` returns the
     statuses of the background workers. `gateway` is None without pools of language models, `sparkplug` without a host,
-    `autoscale` in tests of other routes.
+    `autoscale` in tests of other routes. `ingest_rate` is the number of messages a second over the last minute.
     """
 
     settings: Settings
@@ -61,6 +62,8 @@ class Hub:
     workers: Callable[[], Sequence[WorkerStatus]] = tuple
     gateway: Gateway | None = None
     questions: QuestionSlots = field(default_factory=QuestionSlots)
+    sessions: SessionStore = field(default_factory=SessionStore)
+    ingest_rate: Callable[[], float] = lambda: 0.0
     expert_metrics: ExpertMetrics = field(default_factory=ExpertMetrics)
     sparkplug: SparkplugHost | None = None
     autoscale: AutoscaleSystem | None = None

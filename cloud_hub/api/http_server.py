@@ -22,6 +22,8 @@ HEADER_S = 10.0
 """The timeout from the connection, or the first byte of a further request, to the end of the headers."""
 WRITE_S = 60.0
 """The timeout for the client to read from a full send buffer."""
+ENDS_AT_SHUTDOWN = "tidegate.ends_at_shutdown"
+"""A request whose scope has this key is a stream without an end: at shutdown its connection is closed."""
 _BUSY = (b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nContent-Length: 21\r\nRetry-After: 1\r\n"
          b"Connection: close\r\n\r\nToo many connections\n")  # fmt: skip
 
@@ -67,6 +69,12 @@ class BoundedProtocol(H11Protocol):
         self._stop_timer()
         self._stop_write_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Let the request end; a stream without an end is ended."""
+        super().shutdown()
+        if self.cycle is not None and ENDS_AT_SHUTDOWN in self.cycle.scope:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """Start the write timeout: the client does not read."""

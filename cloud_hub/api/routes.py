@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -45,6 +46,7 @@ from cloud_hub.api import (
     twins,
     workers,
 )
+from cloud_hub.api.request_guard import Family
 from shared import VERSION
 
 ROUTERS = (
@@ -87,15 +89,18 @@ ROUTERS = (
 """In the order in which they are matched and documented."""
 
 
-def create_rest_app(lifespan: Any = None) -> FastAPI:
-    """The web application with all routes; requests need `app.state.hub`, its `openapi.json` does not."""
+def create_rest_app(lifespan: Any = None, families: Sequence[Family] = ()) -> FastAPI:
+    """The web application with all routes; requests need `app.state.hub`, its `openapi.json` does not.
+
+    `families` are further families of routes whose requests the guard authenticates in their own way.
+    """
     app = FastAPI(
         title="Tidegate hub", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
         generate_unique_id_function=openapi.operation_id,
     )  # fmt: skip
     openapi.install(app)
     problems.install(app)
-    admission.install(app)
+    admission.install(app, families)
     strict = [Depends(openapi.reject_unknown_query)]
     for router in ROUTERS:
         app.include_router(router, dependencies=strict)

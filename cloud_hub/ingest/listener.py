@@ -20,6 +20,7 @@ from cloud_hub.database.sessions import Database, is_content_error
 from cloud_hub.inference.gateway.devices import DeviceQuestion
 from cloud_hub.ingest.core import cost
 from cloud_hub.ingest.core.rate_limit import RateLimiter
+from cloud_hub.ingest.core.rate_meter import RateMeter
 from cloud_hub.ingest.core.router import DataBatch, IngestMessage, UnreadableBatch, heartbeat, route, unreadable
 from cloud_hub.ingest.queue import IngestQueue
 from cloud_hub.ingest.writer import Writer, WriteResults, failure_replies, split_batch
@@ -85,6 +86,7 @@ class Listener:
         # One for each thread: the number of messages on arrival, and their cost when they are parsed and stored.
         self._arriving, self._working = RateLimiter(settings.device_rate), RateLimiter(settings.device_rate)
         self._heard: dict[str, int] = {}
+        self._meter = RateMeter()
         self._addresses = [parse_address(text, "mqtt.address") for text in (settings.address, *settings.fallback)]
         self._address, self._tried = self._addresses[0], 0
         tls = (
@@ -144,6 +146,10 @@ class Listener:
         """When this process last received a message of the device, in UTC microseconds; 0 for never."""
         return self._heard.get(device, 0)
 
+    def rate(self) -> float:
+        """Messages a second over the last minute."""
+        return self._meter.per_second(time.monotonic())
+
     # -- the connection's thread -------------------------------------------------------------------
 
     def _locate(self) -> Address:
@@ -153,6 +159,7 @@ class Listener:
         return self._address
 
     def _arrived(self, inbound: Inbound) -> None:
+        self._meter.count(time.monotonic())
         device, rest = _device_of(inbound.topic)
         if rest == "birth" and not inbound.payload:  # the hub itself cleared the retained birth of a removed device
             inbound.acknowledge()

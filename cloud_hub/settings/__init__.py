@@ -164,6 +164,16 @@ class Prometheus(_Table):
     max_series: int = Field(default=100_000, ge=1)
 
 
+class Ui(_Table):
+    """The operator pages. A session ends after `idle_s` seconds without a click. The overview counts the calls of the
+    last `shift_s` seconds against `calls_per_shift`.
+    """
+
+    idle_s: float = Field(default=1800.0, ge=60, le=43200)
+    shift_s: float = Field(default=43200.0, ge=3600, le=604800)
+    calls_per_shift: int = Field(default=5, ge=1)
+
+
 class Tracing(_Table):
     """OpenTelemetry: spans go to `endpoint` by OTLP over HTTP, of a `share` of all traces. Empty: off."""
 
@@ -197,6 +207,7 @@ class Settings(BaseSettings):
     prometheus: Prometheus = Prometheus()
     sparkplug: Sparkplug = Sparkplug()
     tracing: Tracing = Tracing()
+    ui: Ui = Ui()
     notify: dict[str, AnyChannel] = {}
 
     @property
