@@ -45,6 +45,12 @@ def test_a_target_has_the_keys_of_its_policy_and_its_own() -> None:
     ("name: gateway", "name: Gateway!", 3, "its name must be up to 63 lower-case"),
     ("maximum: 40", "maximum: 40\n    period_s: 600", 3, "fresh_s 120 is shorter than period_s"),
     ("targets:", "targets: [", 3, "is no valid YAML"),
+    ("maximum: 40", "maximum: 40\n    minimum: 0\n    scale_to_zero: {idle_s: .nan}", 3, "scale_to_zero.idle_s"),
+    ("maximum: 40", "maximum: 40\n    minimum: 0\n    scale_to_zero: {idle_s: -1}", 3, "scale_to_zero.idle_s"),
+    ("maximum: 40", "maximum: 40\n    minimum: 0\n    scale_to_zero: {activation: .inf}", 3, "zero.activation"),
+    ("maximum: 40", "maximum: 40\n    prediction: {history_days: .nan}", 3, "prediction.history_days"),
+    ("maximum: 40", "maximum: 40\n    prediction: {history_days: -3}", 3, "prediction.history_days"),
+    ("maximum: 40", "maximum: 40\n    warm: 99999999999999999999999", 3, "warm in 0..10000"),
 ])  # fmt: skip
 def test_a_fault_names_the_line_and_the_cure(old: str, new: str, line: int, says: str) -> None:
     assert old in GOOD
@@ -58,6 +64,12 @@ def test_a_fault_names_the_line_and_the_cure(old: str, new: str, line: int, says
 def test_two_targets_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="'gateway' stands twice") as caught:
         targets.read(GOOD + GOOD.replace("targets:\n", ""), "t.yaml")
+    assert caught.value.place == "t.yaml, line 13"
+
+
+def test_two_targets_of_one_platform_are_refused_because_they_would_undo_each_other() -> None:
+    with pytest.raises(ConfigError, match="scales the same platform as 'gateway'") as caught:
+        targets.read(GOOD + GOOD.replace("targets:\n", "").replace("name: gateway", "name: other"), "t.yaml")
     assert caught.value.place == "t.yaml, line 13"
 
 
