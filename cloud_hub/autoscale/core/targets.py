@@ -108,9 +108,10 @@ def read(text: str, name: str) -> tuple[TargetEntry, ...]:
 
 def _require_own_platforms(found: tuple[TargetEntry, ...], text: str, name: str) -> None:
     """Raise ConfigError for two targets of one group: each would undo what the other does."""
-    owners: dict[bytes, str] = {}
+    owners: dict[tuple[str, frozenset[str]], str] = {}
     for target in found:
-        owner = owners.setdefault(msgspec.json.encode(target.platform, order="deterministic"), target.name)
+        options = frozenset(map(repr, target.platform.options.items()))  # keys and values of any type
+        owner = owners.setdefault((target.platform.kind, options), target.name)
         if owner != target.name:
             reason = f"target '{target.name}' scales the same platform as '{owner}'"
             raise ConfigError(place(name, text, target.name), reason, "Give one target the signals of both")
