@@ -10,6 +10,7 @@ import pytest
 from cloud_hub.autoscale.core import targets
 from cloud_hub.autoscale.core.target import TargetPolicy
 from cloud_hub.autoscale.targets_file import TargetsInForce
+from shared import plugins
 from shared.errors import ConfigError
 
 GOOD = """
@@ -73,6 +74,11 @@ def test_two_targets_of_one_platform_are_refused_because_they_would_undo_each_ot
     assert caught.value.place == "t.yaml, line 13"
 
 
+def test_options_may_have_keys_of_any_type_because_the_platform_judges_them() -> None:
+    text = GOOD.replace("options: {}", "options: {1: 2, true: 3, a: .nan}")
+    assert len(targets.read(text, "t.yaml")) == 1
+
+
 def written(path: Path, text: str, second: int) -> None:
     path.write_text(text)
     os.utime(path, (second, second))
@@ -131,6 +137,23 @@ def test_an_invalid_file_keeps_the_old_targets_and_is_shown(tmp_path: Path, toke
     written(file, simple(token, maximum=5), 3)
     assert in_force.reload()
     assert in_force.error == ""
+
+
+def test_a_platform_plug_in_that_fails_to_open_keeps_the_old_targets(
+    tmp_path: Path, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    def opener(options: dict[str, object]) -> None:
+        raise options["raises"]  # type: ignore[misc]
+
+    file = tmp_path / "t.yaml"
+    written(file, simple(token), 1)
+    in_force = TargetsInForce(str(file))
+    monkeypatch.setattr(plugins, "load", lambda *_: lambda _: opener({"raises": KeyError("region")}))
+    written(file, simple(token, deployment="other"), 2)
+    assert not in_force.reload()
+    assert "target 'a'" in in_force.error
+    assert "KeyError: 'region'" in in_force.error
+    assert list(in_force.targets) == ["a"]
 
 
 def test_an_unknown_platform_names_the_target_and_the_installed_kinds(tmp_path: Path, token: Path) -> None:
