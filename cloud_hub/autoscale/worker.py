@@ -26,7 +26,7 @@ from cloud_hub.autoscale.store import Decided, Observed, decide_all, store_outco
 from cloud_hub.autoscale.targets_file import Target, TargetsInForce
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.items import WorkItems, storable, text_of
 from cloud_hub.runtime.worker import WorkResult
 from shared.durations import SECOND_US
 from shared.errors import NotReady
@@ -39,6 +39,8 @@ WAIT_S = 2.0
 """Time that a run waits for slow signals and platforms; what is not ready then is taken up by the next one."""
 BATCH = 100
 """Targets of one transaction."""
+MOST_INSTANCES = 2**31 - 1
+"""A larger number is no count of instances."""
 CALL_S = 5.0
 """Time that a call to a platform is expected to end within; the lease must last so long."""
 
@@ -116,6 +118,8 @@ class Autoscaler:
         busy: int | None = None
         if entry.busy is not None:
             value, reason = signals.read_source(entry.busy, self._context, 120.0, self._clock())
+            if value is not None and value.value > MOST_INSTANCES:
+                value, reason = None, f"{value.value:g} is more than there can be"
             busy = max(0, round(value.value)) if value is not None else None
             errors |= {"busy": reason} if value is None else {}
         counts, reason = read_counts(target)
@@ -207,11 +211,20 @@ class Autoscaler:
 def read_counts(target: Target) -> tuple[Counts | None, str]:
     """(the platform's counts, ''), or (None, why they are unknown)."""
     try:
-        return target.scaler.current(), ""
+        counts = target.scaler.current()
     except (ScaleRefused, NotReady) as error:
-        return None, error.reason
+        return None, storable(error.reason)
     except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way; its target is held, and others go on
         return None, _failed(target, error)
+    wrong = [count for count in (counts.desired, counts.ready) if not _is_count(count)]
+    if counts.desired is None or wrong:
+        return None, storable(f"{counts.desired!r} desired, {counts.ready!r} ready is no count; nothing was believed")
+    return counts, ""
+
+
+def _is_count(count: object) -> bool:
+    """Whether a plug-in's count can be one; None is an unknown one."""
+    return count is None or (type(count) is int and 0 <= count <= MOST_INSTANCES)
 
 
 def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -> tuple[Outcome, str]:
@@ -219,11 +232,11 @@ def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -
     try:
         found = target.scaler.scale(to, key, dry_run=dry_run)
     except ScaleRefused as error:
-        return "refused", error.reason
+        return "refused", storable(error.reason)
     except Drifted as error:  # the key is spent: decide again on what is there
-        return "refused", error.reason
+        return "refused", storable(error.reason)
     except NotReady as error:
-        return "unknown", error.reason
+        return "unknown", storable(error.reason)
     except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way: what it did is read back
         return "unknown", _failed(target, error)
     if found != to and not dry_run:
@@ -232,7 +245,7 @@ def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -
 
 
 def _failed(target: Target, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {error}"[:300]
+    reason = text_of(error)
     log.warning("autoscale.platform_failed", extra={"fields": {"target": target.name, "error": reason}})
     return reason
 

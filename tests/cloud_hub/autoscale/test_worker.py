@@ -295,6 +295,40 @@ def test_a_released_lease_is_taken_at_once(world: World) -> None:
     assert (one.lease.token, two.lease.token) == (None, 2)
 
 
+@pytest.mark.parametrize("count", [10**30, -1, "3", float("nan"), None, True])
+def test_a_count_that_is_no_count_holds_the_target_and_does_not_park_it(world: World, count: Any) -> None:
+    world.run()
+    world.platforms["web"].desired = count
+    world.run(20)
+    assert "is no count" in world.row().errors["platform"]
+    world.platforms["web"].desired, world.pools["web"].value = 1, 35.0
+    world.run(4)
+    assert (world.row().errors, world.platforms["web"].desired) == ({}, 4)
+
+
+@pytest.mark.sql
+def test_a_text_that_no_database_stores_does_not_park_its_target(world: World) -> None:
+    platform = world.platforms["web"]
+    world.pools["web"].value = 35.0
+    platform.errors = [RuntimeError("bad \ud800 \0 text")]
+    world.run(4)
+    platform.current = lambda: (_ for _ in ()).throw(NotReady("bad \ud800 \0 text"))  # type: ignore[method-assign]
+    world.run(20)
+    assert world.row().errors["platform"] == "bad ? \ufffd text"
+    del platform.current
+    world.run(4)
+    assert (world.row().errors, platform.desired) == ({}, 4)
+
+
+def test_more_busy_instances_than_there_can_be_are_unknown(world: World) -> None:
+    world.pools["busy"] = Pool(1e300)
+    world.in_force.targets["web"] = world.target("web", busy=InferenceSource(pool="busy", of="waiting"), drain_s=60.0)
+    world.run(2)
+    assert "busy" in world.row().errors
+    with world.db.read() as session:
+        assert service.explain(session, "web").replayed
+
+
 # -- people ------------------------------------------------------------------------------------------
 
 
