@@ -12,7 +12,7 @@ import pytest
 from sqlmodel import col, select
 
 from cloud_hub.audit import trail
-from cloud_hub.autoscale import Counts, Drifted, ScaleRefused, service
+from cloud_hub.autoscale import Counts, Drifted, ScaleRefused, service, worker
 from cloud_hub.autoscale.core.sources import InferenceSource, Source
 from cloud_hub.autoscale.core.state import Decision
 from cloud_hub.autoscale.core.targets import Platform as PlatformEntry
@@ -327,6 +327,38 @@ def test_more_busy_instances_than_there_can_be_are_unknown(world: World) -> None
     assert "busy" in world.row().errors
     with world.db.read() as session:
         assert service.explain(session, "web").replayed
+
+
+def test_targets_that_are_slow_to_read_do_not_delay_the_others(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(worker, "WAIT_S", 0.05)
+    names = tuple(f"slow-{n}" for n in range(6))
+    world, answers = World(db, (*names, "web")), threading.Event()
+
+    def hang(seconds: float) -> Counts:
+        answers.wait(seconds)
+        return Counts(desired=1)
+
+    for name in names:
+        world.platforms[name].current = lambda: hang(0.2)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as executor, ThreadPoolExecutor(4) as slow:
+        world.hub = Autoscaler(db, world.in_force, world.hub.lease, SignalContext(db, world.pools),
+                               clock=lambda: world.now, executor=executor, slow_executor=slow)  # fmt: skip
+        while len(service_names(world)) < len(names) + 1:
+            world.run(seconds=1.0)
+        for name in names:
+            world.platforms[name].current = lambda: hang(60.0)  # type: ignore[method-assign]
+        world.pools["web"].value = 35.0
+        world.run(6)
+        found = world.platforms["web"].desired
+        answers.set()
+    assert found == 4
+
+
+def service_names(world: World) -> list[str]:
+    with world.db.read() as session:
+        return [row.name for row in service.list_targets(session)]
 
 
 # -- people ------------------------------------------------------------------------------------------
