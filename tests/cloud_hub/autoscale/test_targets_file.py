@@ -46,6 +46,8 @@ def test_a_target_has_the_keys_of_its_policy_and_its_own() -> None:
     ("name: gateway", "name: Gateway!", 3, "its name must be up to 63 lower-case"),
     ("maximum: 40", "maximum: 40\n    period_s: 600", 3, "fresh_s 120 is shorter than period_s"),
     ("targets:", "targets: [", 3, "is no valid YAML"),
+    ("127.0.0.1:9090", "anna:hunter2@127.0.0.1:9090", 3, "source: url must be http(s)://host:port, without a login"),
+    ("127.0.0.1:9090", "[::1", 3, "source: url must be http(s)://host:port, without a login"),
     ("maximum: 40", "maximum: 40\n    minimum: 0\n    scale_to_zero: {idle_s: .nan}", 3, "scale_to_zero.idle_s"),
     ("maximum: 40", "maximum: 40\n    minimum: 0\n    scale_to_zero: {idle_s: -1}", 3, "scale_to_zero.idle_s"),
     ("maximum: 40", "maximum: 40\n    minimum: 0\n    scale_to_zero: {activation: .inf}", 3, "zero.activation"),
@@ -60,6 +62,15 @@ def test_a_fault_names_the_line_and_the_cure(old: str, new: str, line: int, says
     assert says in str(caught.value)
     assert caught.value.place == f"t.yaml, line {line}"
     assert "autoscale check" in caught.value.cure
+    assert "hunter2" not in str(caught.value)
+
+
+def test_an_address_of_an_engine_with_a_login_is_refused_and_not_shown() -> None:
+    source = 'source: {type: engine, metric: m, addresses: ["http://anna:hunter2@127.0.0.1:1"]}'
+    text = GOOD.replace('source: {type: telemetry, where: "*", metric: http.requests, aggregate: sum}', source)
+    with pytest.raises(ConfigError, match=r"addresses must be .*without a login") as caught:
+        targets.read(text, "t.yaml")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_two_targets_of_one_name_are_refused() -> None:
