@@ -82,7 +82,7 @@ class Autoscaler:
             self._stand_by()
             return items.result()
         self._observe(items)
-        ready = self._ready(items, self._observing, "observe")
+        ready = [one for one in self._ready(items, self._observing, "observe") if self._in_force(one.target)]
         for first in range(0, len(ready), BATCH):
             decided = items.batch(
                 "target", ready[first : first + BATCH], partial(self._decide, token), lambda one: one.target.name
@@ -154,6 +154,13 @@ class Autoscaler:
             target=one.target, counts=one.counts, readings=one.readings, busy=one.busy, outlook=outlook,
             errors=one.errors,
         )  # fmt: skip
+
+    def _in_force(self, target: Target) -> bool:
+        """Whether the file still says the same of the target; else it is read anew, if at all."""
+        now = self.in_force.targets.get(target.name)
+        if now is not None and now.entry != target.entry:
+            self.look_now(target.name)
+        return now is not None and now.entry == target.entry
 
     # -- decide ------------------------------------------------------------------------------------------
 

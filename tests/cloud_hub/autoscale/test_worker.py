@@ -356,6 +356,20 @@ def test_targets_that_are_slow_to_read_do_not_delay_the_others(
     assert found == 4
 
 
+@pytest.mark.parametrize("more", [None, {"dry_run": True}, {"maximum": 2}])
+def test_a_target_that_changed_while_it_was_read_is_not_decided_on_by_its_old_entry(world: World, more: Any) -> None:
+    platform = world.platforms["web"]
+    world.pools["web"].value = 35.0
+
+    def changes() -> Counts:
+        world.in_force.targets = {} if more is None else {"web": world.target("web", **more)}
+        return Counts(desired=1)
+
+    platform.current = changes  # type: ignore[method-assign]
+    world.run()
+    assert platform.calls == []
+
+
 def service_names(world: World) -> list[str]:
     with world.db.read() as session:
         return [row.name for row in service.list_targets(session)]
