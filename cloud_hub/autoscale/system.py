@@ -59,11 +59,12 @@ class AutoscaleSystem:
         self._db, self._clock = db, clock
         self.in_force = TargetsInForce(path)
         self.lease = HubLease(db)
-        self._context, self._executor = SignalContext(db, pools), open_executor()
+        self._context = SignalContext(db, pools)
+        self._executor, self._slow_executor = open_executor(), open_executor()
         self.forecasts = Forecasts(db, self.in_force, clock)
         self.worker = Autoscaler(
             db, self.in_force, self.lease, self._context, clock=clock, executor=self._executor,
-            outlook=self.forecasts.outlook,
+            slow_executor=self._slow_executor, outlook=self.forecasts.outlook,
         )  # fmt: skip
 
     def workers(self) -> list[WorkerSpec]:
@@ -77,7 +78,8 @@ class AutoscaleSystem:
 
     def close(self) -> None:
         """After the workers have stopped: let another hub take the lease at once."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._executor, self._slow_executor):
+            executor.shutdown(wait=False, cancel_futures=True)
         with suppress(NotReady):
             self.lease.release()
 

@@ -49,6 +49,9 @@ def open_platform(place: str, platform: Platform) -> Scaler:
         scaler: Scaler = opener(dict(platform.options))
     except ConfigError as error:
         raise ConfigError(f"{place}: {error.place}", error.reason, error.cure) from error
+    except Exception as error:  # a plug-in may fail in any way; the targets in force go on
+        cure = f"Correct its options, or the plug-in '{platform.kind}'"
+        raise ConfigError(f"{place}: platform", f"cannot be opened ({type(error).__name__}: {error})", cure) from error
     return scaler
 
 

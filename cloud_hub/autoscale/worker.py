@@ -1,7 +1,8 @@
 """The autoscaler: observes each target, decides, stores the decision, calls the platform, stores the outcome.
 
 Reading signals and calling platforms happens in threads, a target at a time, and with time limits; a target that takes
-longer is left behind and taken up when it is ready, so it delays no other. Decisions are made together, in one
+longer is left behind and taken up when it is ready, and is read by threads of its own from then on; so it delays no
+other. Decisions are made together, in one
 transaction; a target that fails there fails alone (`runtime.items`). A platform that cannot be reached is an
 observation like any other: its count is unknown, and its target is held.
 """
@@ -9,6 +10,7 @@ observation like any other: its count is unknown, and its target is held.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import partial
@@ -26,7 +28,7 @@ from cloud_hub.autoscale.store import Decided, Observed, decide_all, store_outco
 from cloud_hub.autoscale.targets_file import Target, TargetsInForce
 from cloud_hub.clock import now_us
 from cloud_hub.database.sessions import Database
-from cloud_hub.runtime.items import WorkItems
+from cloud_hub.runtime.items import WorkItems, storable, text_of
 from cloud_hub.runtime.worker import WorkResult
 from shared.durations import SECOND_US
 from shared.errors import NotReady
@@ -39,6 +41,8 @@ WAIT_S = 2.0
 """Time that a run waits for slow signals and platforms; what is not ready then is taken up by the next one."""
 BATCH = 100
 """Targets of one transaction."""
+MOST_INSTANCES = 2**31 - 1
+"""A larger number is no count of instances."""
 CALL_S = 5.0
 """Time that a call to a platform is expected to end within; the lease must last so long."""
 
@@ -51,15 +55,20 @@ class NoFence(NotReady):
 
 
 class Autoscaler:
-    """The turns of all targets of one hub. Without `executor` everything runs in the caller's thread."""
+    """The turns of all targets of one hub. Without `executor` everything runs in the caller's thread.
+
+    `slow_executor` reads the targets that took longer than WAIT_S to read.
+    """
 
     def __init__(
         self, db: Database, in_force: TargetsInForce, lease: HubLease, context: SignalContext, *,
-        clock: Callable[[], int] = now_us, executor: Executor | None = None, outlook: OutlookOf = lambda *_: None,
+        clock: Callable[[], int] = now_us, executor: Executor | None = None, slow_executor: Executor | None = None,
+        outlook: OutlookOf = lambda *_: None,
     ) -> None:  # fmt: skip
         self._db, self.in_force, self.lease, self._context = db, in_force, lease, context
         self._clock, self._outlook = clock, outlook
-        self._executor = executor
+        self._executor, self._slow_executor = executor, slow_executor or executor
+        self._slow: set[str] = set()
         self._due: dict[str, int] = {}
         self._observing: dict[str, Future[Observed]] = {}
         self._calling: dict[str, Future[None]] = {}
@@ -73,7 +82,7 @@ class Autoscaler:
             self._stand_by()
             return items.result()
         self._observe(items)
-        ready = self._ready(items, self._observing, "observe")
+        ready = [one for one in self._ready(items, self._observing, "observe") if self._in_force(one.target)]
         for first in range(0, len(ready), BATCH):
             decided = items.batch(
                 "target", ready[first : first + BATCH], partial(self._decide, token), lambda one: one.target.name
@@ -101,12 +110,21 @@ class Autoscaler:
             if busy or not self._is_due(name, now) or not items.due("target", name):
                 continue
             self._due[name] = now + int(target.entry.period_s * SECOND_US)
-            self._observing[name] = self._submit(partial(self.observed, target))
+            threads = self._slow_executor if name in self._slow else self._executor
+            self._observing[name] = self._submit(partial(self._observed, target), threads)
 
     def _is_due(self, name: str, now: int) -> bool:
         """Whether its period is over; a clock that was set back makes it due as well."""
         due, target = self._due.get(name, 0), self.in_force.targets[name]
         return not now < due <= now + int(3 * target.entry.period_s * SECOND_US) + 120 * SECOND_US
+
+    def _observed(self, target: Target) -> Observed:
+        """Observe, and note whether it took long: what is slow to read gets threads of its own."""
+        began_s = time.monotonic()
+        try:
+            return self.observed(target)
+        finally:
+            (self._slow.add if time.monotonic() - began_s > WAIT_S else self._slow.discard)(target.name)
 
     def observed(self, target: Target) -> Observed:
         """Read the signals and the platform of a target. Raises nothing for what cannot be read."""
@@ -116,8 +134,10 @@ class Autoscaler:
         busy: int | None = None
         if entry.busy is not None:
             value, reason = signals.read_source(entry.busy, self._context, 120.0, self._clock())
-            busy = max(0, round(value.value)) if value is not None else None
-            errors |= {"busy": reason} if value is None else {}
+            if value is None or value.value > MOST_INSTANCES:
+                errors["busy"] = reason if value is None else f"{value.value:g} is more than there can be"
+            else:
+                busy = max(0, round(value.value))
         counts, reason = read_counts(target)
         errors |= {"platform": reason} if reason else {}
         one = Observed(target=target, counts=counts, readings=found.readings, busy=busy, errors=errors)
@@ -134,6 +154,13 @@ class Autoscaler:
             target=one.target, counts=one.counts, readings=one.readings, busy=one.busy, outlook=outlook,
             errors=one.errors,
         )  # fmt: skip
+
+    def _in_force(self, target: Target) -> bool:
+        """Whether the file still says the same of the target; else it is read anew, if at all."""
+        now = self.in_force.targets.get(target.name)
+        if now is not None and now.entry != target.entry:
+            self.look_now(target.name)
+        return now is not None and now.entry == target.entry
 
     # -- decide ------------------------------------------------------------------------------------------
 
@@ -154,9 +181,9 @@ class Autoscaler:
     def _call(self, decided: Iterable[Decided]) -> None:
         for one in decided:
             if one.calls:
-                self._calling[one.target.name] = self._submit(partial(self._carry_out, one))
+                self._calling[one.target.name] = self._submit(partial(self._carry_out, one), self._executor)
             elif one.decision.calls:
-                self._calling[one.target.name] = self._submit(partial(self._rehearse, one))
+                self._calling[one.target.name] = self._submit(partial(self._rehearse, one), self._slow_executor)
 
     def _carry_out(self, one: Decided) -> None:
         """Call the platform and store the outcome. Without the lease nothing is called: the next holder retries."""
@@ -183,9 +210,10 @@ class Autoscaler:
 
     # -- threads -----------------------------------------------------------------------------------------
 
-    def _submit(self, do: Callable[[], _R]) -> Future[_R]:
-        if self._executor is not None:
-            return self._executor.submit(do)
+    @staticmethod
+    def _submit(do: Callable[[], _R], threads: Executor | None) -> Future[_R]:
+        if threads is not None:
+            return threads.submit(do)
         future: Future[_R] = Future()
         try:
             future.set_result(do())
@@ -207,11 +235,20 @@ class Autoscaler:
 def read_counts(target: Target) -> tuple[Counts | None, str]:
     """(the platform's counts, ''), or (None, why they are unknown)."""
     try:
-        return target.scaler.current(), ""
+        counts = target.scaler.current()
     except (ScaleRefused, NotReady) as error:
-        return None, error.reason
+        return None, storable(error.reason)
     except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way; its target is held, and others go on
         return None, _failed(target, error)
+    wrong = [count for count in (counts.desired, counts.ready) if not _is_count(count)]
+    if counts.desired is None or wrong:
+        return None, storable(f"{counts.desired!r} desired, {counts.ready!r} ready is no count; nothing was believed")
+    return counts, ""
+
+
+def _is_count(count: object) -> bool:
+    """Whether a plug-in's count can be one; None is an unknown one."""
+    return count is None or (type(count) is int and 0 <= count <= MOST_INSTANCES)
 
 
 def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -> tuple[Outcome, str]:
@@ -219,11 +256,11 @@ def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -
     try:
         found = target.scaler.scale(to, key, dry_run=dry_run)
     except ScaleRefused as error:
-        return "refused", error.reason
+        return "refused", storable(error.reason)
     except Drifted as error:  # the key is spent: decide again on what is there
-        return "refused", error.reason
+        return "refused", storable(error.reason)
     except NotReady as error:
-        return "unknown", error.reason
+        return "unknown", storable(error.reason)
     except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way: what it did is read back
         return "unknown", _failed(target, error)
     if found != to and not dry_run:
@@ -232,7 +269,7 @@ def call_platform(target: Target, to: int, key: str, *, dry_run: bool = False) -
 
 
 def _failed(target: Target, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {error}"[:300]
+    reason = text_of(error)
     log.warning("autoscale.platform_failed", extra={"fields": {"target": target.name, "error": reason}})
     return reason
 

@@ -83,7 +83,7 @@ def _check(arguments: argparse.Namespace) -> int:
         signals = ", ".join(signal.name for signal in entry.signals)
         dry = ", dry run" if entry.dry_run else ""
         print(clean(f"{entry.name}: {entry.platform.kind}, {counts} instances by {signals}{dry}"))
-    print(f"{len(entries)} targets, well")
+    print(f"{len(entries)} target{'' if len(entries) == 1 else 's'}, valid")
     return 0
 
 

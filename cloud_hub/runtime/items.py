@@ -42,8 +42,12 @@ def wait_us(failures: int) -> int:
 
 def text_of(error: BaseException) -> str:
     """An error as text that every database stores: without the NUL or lone surrogates that device text may hold."""
-    text = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode().replace("\0", "\ufffd")
-    return text[:LONGEST_TEXT]
+    return storable(f"{type(error).__name__}: {error}")
+
+
+def storable(text: str) -> str:
+    """A text from outside as every database stores it."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:LONGEST_TEXT]
 
 
 class WorkItems:

@@ -44,9 +44,11 @@ class ScaleAction(BaseAction):
         return (f"to/{parameters.replicas}/{parameters.target}",)
 
     def precondition(self, session: Session, request: Request) -> str:
-        """The target is known, and its policy allows the count."""
+        """The target is known, nobody has paused it, and its policy allows the count."""
         try:
             row = service.get(session, request.parameters.target)
+            if row.mode == "paused":
+                return f"'{row.name}' is paused by {row.control_by}: resume it first"
             return service.override_problem(session, row, request.parameters.replicas)
         except HubError as error:
             return error.detail

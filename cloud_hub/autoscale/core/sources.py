@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -97,7 +98,7 @@ class EngineSource(_Source, frozen=True, kw_only=True, tag="engine"):
             return "addresses is empty: name the base URL of at least one engine"
         if not 0 < self.coverage <= 1:
             return "coverage must lie in 0..1"
-        return _timeout(self.timeout_s)
+        return next(filter(None, (_url("addresses", url) for url in self.addresses)), _timeout(self.timeout_s))
 
 
 class PrometheusSource(_Source, frozen=True, kw_only=True, tag="prometheus"):
@@ -116,7 +117,17 @@ class PrometheusSource(_Source, frozen=True, kw_only=True, tag="prometheus"):
     timeout_s: float = 5.0
 
     def problem(self) -> str:
-        return _timeout(self.timeout_s)
+        return _url("url", self.url) or _timeout(self.timeout_s)
+
+
+def _url(key: str, url: str) -> str:
+    """A login in a URL would be shown with every error of it."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+    except ValueError:
+        good = False
+    return "" if good else f"{key} must be http(s)://host:port, without a login; secrets are read from files"
 
 
 def _timeout(timeout_s: float) -> str:

@@ -19,6 +19,9 @@ import msgspec
 
 from cloud_hub.autoscale.core.signals import SignalRule
 
+MOST = 10_000
+"""The most instances of a target."""
+
 
 class StepRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """At most `value` pods, or per cent of the instances, within `period_s`: a scaling policy of the HPA."""
@@ -111,12 +114,12 @@ def _counts(policy: TargetPolicy) -> list[str]:
     found = []
     if not 0 <= policy.minimum <= policy.maximum or policy.maximum < 1:
         found.append(f"0 <= minimum <= maximum does not hold for {policy.minimum} and {policy.maximum}")
-    if policy.maximum > 10_000:
-        found.append(f"maximum {policy.maximum} is more than 10000")
+    if policy.maximum > MOST:
+        found.append(f"maximum {policy.maximum} is more than {MOST}")
     if policy.minimum == 0 and policy.scale_to_zero is None:
         found.append("minimum 0 needs scale_to_zero, or write minimum: 1")
-    if policy.max_step < 1 or policy.actions_per_hour < 1 or policy.warm < 0:
-        found.append("max_step and actions_per_hour must be at least 1, warm at least 0")
+    if not (1 <= policy.max_step <= MOST and 1 <= policy.actions_per_hour <= MOST and 0 <= policy.warm <= MOST):
+        found.append(f"max_step and actions_per_hour must lie in 1..{MOST}, warm in 0..{MOST}")
     return found
 
 
@@ -148,11 +151,18 @@ def _parts(policy: TargetPolicy) -> list[str]:
             found.append(f"{name}.stabilization_s must lie in 0..3600")
         if not 0 <= part.tolerance < 1:
             found.append(f"{name}.tolerance must lie in 0..1")
-        if any(rule.value < 1 or not 0 < rule.period_s <= 1800 for rule in part.rules):
-            found.append(f"{name}.rules: value must be at least 1, period_s lie in 0..1800")
+        if any(not (1 <= rule.value <= MOST and 0 < rule.period_s <= 1800) for rule in part.rules):
+            found.append(f"{name}.rules: value must lie in 1..{MOST}, period_s in 0..1800")
     prediction = policy.prediction
     if not (math.isfinite(prediction.worth) and prediction.worth > 0 and 0 < prediction.target <= 1):
         found.append("prediction.worth must be above 0, prediction.target lie in 0..1")
+    if not 0 < prediction.history_days <= 400:
+        found.append("prediction.history_days must lie in 0..400")
+    zero = policy.scale_to_zero
+    if zero is not None and not 0 <= zero.idle_s <= 86_400:
+        found.append("scale_to_zero.idle_s must lie in 0..86400 seconds")
+    if zero is not None and not 0 <= zero.activation <= policy.maximum:
+        found.append("scale_to_zero.activation must lie in 0..maximum")
     if policy.cost is not None:
         found += _cost(policy, policy.cost)
     return found
@@ -162,8 +172,8 @@ def _cost(policy: TargetPolicy, cost: CostRule) -> list[str]:
     prices = (cost.price, cost.reserved_price, cost.spot_price)
     if not all(math.isfinite(price) and price >= 0 for price in prices) or cost.price <= 0:
         return ["cost.price must be a number above 0, the other prices at least 0"]
-    if not (0 <= cost.spot_share <= 1 and cost.reserved >= 0):
-        return ["cost.spot_share must lie in 0..1, cost.reserved be at least 0"]
+    if not (0 <= cost.spot_share <= 1 and 0 <= cost.reserved <= MOST):
+        return [f"cost.spot_share must lie in 0..1, cost.reserved in 0..{MOST}"]
     least = 24 * hourly(cost, policy.minimum)
     if cost.daily_cap is not None and not cost.daily_cap >= least:
         return [f"cost.daily_cap {cost.daily_cap:g} is less than the minimum costs a day, {least:g}"]

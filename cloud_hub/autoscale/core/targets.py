@@ -102,7 +102,19 @@ def read(text: str, name: str) -> tuple[TargetEntry, ...]:
         if problems := target.problems():
             where = place(name, text, target.name)
             raise ConfigError(where, f"target '{target.name}': {'; '.join(problems)}", CURE)
+    _require_own_platforms(found, text, name)
     return found
+
+
+def _require_own_platforms(found: tuple[TargetEntry, ...], text: str, name: str) -> None:
+    """Raise ConfigError for two targets of one group: each would undo what the other does."""
+    owners: dict[tuple[str, frozenset[str]], str] = {}
+    for target in found:
+        options = frozenset(map(repr, target.platform.options.items()))  # keys and values of any type
+        owner = owners.setdefault((target.platform.kind, options), target.name)
+        if owner != target.name:
+            reason = f"target '{target.name}' scales the same platform as '{owner}'"
+            raise ConfigError(place(name, text, target.name), reason, "Give one target the signals of both")
 
 
 def place(name: str, text: str, target: str, *, last: bool = False) -> str:

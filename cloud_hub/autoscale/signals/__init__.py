@@ -26,6 +26,7 @@ from cloud_hub.autoscale.core.targets import SignalEntry
 from cloud_hub.autoscale.signals import alarms, engines, escalations, inference, prometheus, telemetry
 from cloud_hub.autoscale.signals.base import SignalContext, SignalUnknown, Value
 from cloud_hub.errors import HubError
+from cloud_hub.runtime.items import storable, text_of
 from shared.errors import ConfigError, NotReady
 
 __all__ = ["Readings", "SignalContext", "SignalUnknown", "Value", "read_all", "read_source"]
@@ -71,9 +72,9 @@ def read_source(source: Source, context: SignalContext, fresh_s: float, now_us: 
     try:
         value = READERS[type(source)](source, context, fresh_s, now_us)
     except (SignalUnknown, ConfigError, HubError, NotReady) as error:
-        return None, str(error)
+        return None, storable(str(error))
     except Exception as error:  # noqa: BLE001 - a source may fail in any way; its target is held, and others go on
-        reason = f"{type(error).__name__}: {error}"[:300]
+        reason = text_of(error)
         log.warning("autoscale.signal_failed", extra={"fields": {"source": type(source).__name__, "error": reason}})
         return None, reason
     if not math.isfinite(value.value):  # NaN is no JSON, and would not be replayed as what it was

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,9 @@ from cloud_hub.actions.catalogue import Catalogue, Tools, load_catalogue
 from cloud_hub.actions.core.policy import Policy
 from cloud_hub.actions.service import ActionService
 from cloud_hub.actions.types import webhook as webhook_type
+from cloud_hub.actions.types.scale import ScaleAction, ScaleParameters
 from cloud_hub.audit import trail as audit
+from cloud_hub.autoscale import service
 from cloud_hub.database.sessions import Database
 from cloud_hub.database.tables import AppliedRow, Command, Job, ScaleTarget
 from cloud_hub.devices import commands
@@ -206,7 +209,7 @@ def _model_rollback(world: World) -> dict[str, Any]:
 
 def _scale(world: World) -> dict[str, Any]:
     with world.db.write() as session:
-        plant_target(session)
+        service.resume(session, plant_target(session), 1, actor="bert")
 
     def state() -> Any:
         with world.db.read() as session:
@@ -328,3 +331,15 @@ def test_a_private_address_needs_the_settings_consent(world: World) -> None:
     with pytest.raises(HubError, match="private network"):
         call(world, "public")
     assert not world.server.bodies  # type: ignore[attr-defined]
+
+
+def test_scale_leaves_a_target_alone_that_a_person_has_paused(db: Database) -> None:
+    parameters = ScaleParameters(target="experts", replicas=3)
+    with db.write() as session:
+        plant_target(session)
+        action = ScaleAction(None)  # type: ignore[arg-type]
+        request = SimpleNamespace(parameters=parameters)
+        problem = action.precondition(session, request)  # type: ignore[arg-type]
+        assert problem == "'experts' is paused by bert: resume it first"
+        service.resume(session, "experts", 1, actor="bert")
+        assert action.precondition(session, request) == ""  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import pytest
 from sqlmodel import col, select
 
 from cloud_hub.audit import trail
-from cloud_hub.autoscale import Counts, Drifted, ScaleRefused, service
+from cloud_hub.autoscale import Counts, Drifted, ScaleRefused, service, worker
 from cloud_hub.autoscale.core.sources import InferenceSource, Source
 from cloud_hub.autoscale.core.state import Decision
 from cloud_hub.autoscale.core.targets import Platform as PlatformEntry
@@ -293,6 +293,86 @@ def test_a_released_lease_is_taken_at_once(world: World) -> None:
     one.lease.release()
     two.run_once()
     assert (one.lease.token, two.lease.token) == (None, 2)
+
+
+@pytest.mark.parametrize("count", [10**30, -1, "3", float("nan"), None, True])
+def test_a_count_that_is_no_count_holds_the_target_and_does_not_park_it(world: World, count: Any) -> None:
+    world.run()
+    world.platforms["web"].desired = count
+    world.run(20)
+    assert "is no count" in world.row().errors["platform"]
+    world.platforms["web"].desired, world.pools["web"].value = 1, 35.0
+    world.run(4)
+    assert (world.row().errors, world.platforms["web"].desired) == ({}, 4)
+
+
+@pytest.mark.sql
+def test_a_text_that_no_database_stores_does_not_park_its_target(world: World) -> None:
+    platform = world.platforms["web"]
+    world.pools["web"].value = 35.0
+    platform.errors = [RuntimeError("bad \ud800 \0 text")]
+    world.run(4)
+    platform.current = lambda: (_ for _ in ()).throw(NotReady("bad \ud800 \0 text"))  # type: ignore[method-assign]
+    world.run(20)
+    assert world.row().errors["platform"] == "bad ? \ufffd text"
+    del platform.current
+    world.run(4)
+    assert (world.row().errors, platform.desired) == ({}, 4)
+
+
+def test_more_busy_instances_than_there_can_be_are_unknown(world: World) -> None:
+    world.pools["busy"] = Pool(1e300)
+    world.in_force.targets["web"] = world.target("web", busy=InferenceSource(pool="busy", of="waiting"), drain_s=60.0)
+    world.run(2)
+    assert "busy" in world.row().errors
+    with world.db.read() as session:
+        assert service.explain(session, "web").replayed
+
+
+def test_targets_that_are_slow_to_read_do_not_delay_the_others(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(worker, "WAIT_S", 0.05)
+    names = tuple(f"slow-{n}" for n in range(6))
+    world, answers = World(db, (*names, "web")), threading.Event()
+
+    def hang(seconds: float) -> Counts:
+        answers.wait(seconds)
+        return Counts(desired=1)
+
+    for name in names:
+        world.platforms[name].current = lambda: hang(0.2)  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as executor, ThreadPoolExecutor(4) as slow:
+        world.hub = Autoscaler(db, world.in_force, world.hub.lease, SignalContext(db, world.pools),
+                               clock=lambda: world.now, executor=executor, slow_executor=slow)  # fmt: skip
+        while len(service_names(world)) < len(names) + 1:
+            world.run(seconds=1.0)
+        for name in names:
+            world.platforms[name].current = lambda: hang(60.0)  # type: ignore[method-assign]
+        world.pools["web"].value = 35.0
+        world.run(6)
+        found = world.platforms["web"].desired
+        answers.set()
+    assert found == 4
+
+
+@pytest.mark.parametrize("more", [None, {"dry_run": True}, {"maximum": 2}])
+def test_a_target_that_changed_while_it_was_read_is_not_decided_on_by_its_old_entry(world: World, more: Any) -> None:
+    platform = world.platforms["web"]
+    world.pools["web"].value = 35.0
+
+    def changes() -> Counts:
+        world.in_force.targets = {} if more is None else {"web": world.target("web", **more)}
+        return Counts(desired=1)
+
+    platform.current = changes  # type: ignore[method-assign]
+    world.run()
+    assert platform.calls == []
+
+
+def service_names(world: World) -> list[str]:
+    with world.db.read() as session:
+        return [row.name for row in service.list_targets(session)]
 
 
 # -- people ------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_a_changed_file_is_tried_against_the_hub_before_it_is_in_force(
 
 def test_a_file_is_checked_without_a_hub(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["autoscale", "check", str(bench.file)]) == 0
-    assert capsys.readouterr().out == "gateway: kubernetes, 1..4 instances by load\n1 targets, well\n"
+    assert capsys.readouterr().out == "gateway: kubernetes, 1..4 instances by load\n1 target, valid\n"
     bench.file.write_text(bench.file.read_text().replace("maximum", "maximun"))
     assert __main__.main(["autoscale", "check", str(bench.file)]) == EXIT_CONFIG
     assert "targets.yaml, line 9: Object contains unknown field `maximun`; did you mean 'maximum'?" in (
