@@ -43,6 +43,20 @@ ALL = Retention(
     jobs_days=30,
 )
 
+OFF = dict.fromkeys(
+    (
+        "telemetry_days",
+        "minutes_days",
+        "hours_days",
+        "questions_days",
+        "tasks_days",
+        "scaling_days",
+        "scaling_holds_days",
+    ),
+    0.0,
+)
+"""Switches off what is on by default."""
+
 
 def swept(db: Database, days: Retention = ALL) -> list[int]:
     """Everything that is due, deleted; the batches."""
@@ -109,7 +123,7 @@ def test_ended_tasks_of_language_models_go_and_open_ones_stay(db: Database) -> N
                 id=name, actor="t", request_class="low", body={}, state=state, created_us=t_us, deadline_us=t_us,
                 next_us=t_us, ended_us=t_us if age else None,
             ))  # fmt: skip
-    assert swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, questions_days=0)) == [2, 0]
+    assert swept(db, Retention(**OFF | {"tasks_days": 30})) == [2, 0]
     with db.read() as session:
         assert sorted(session.exec(select(InferenceTask.id))) == ["c", "d"]
 
@@ -120,15 +134,14 @@ def test_of_a_flood_of_questions_the_newest_stay(db: Database, monkeypatch: pyte
         for number in range(8):
             asked = {"session": "s", "actor": "vic", "t_us": NOW, "question": "?"}
             session.add(AskTurn(id=f"q{number}", text="", author="rules", engine="e", answer={}, **asked))
-    assert sum(swept(db, Retention(telemetry_days=0, minutes_days=0, hours_days=0, tasks_days=0))) == 5
+    assert sum(swept(db, Retention(**OFF | {"questions_days": 90}))) == 5
     with db.read() as session:
         assert sorted(session.exec(select(AskTurn.id))) == ["q5", "q6", "q7"]
 
 
 def test_nothing_goes_unless_it_is_asked_for(db: Database) -> None:
     fill(db, [100_00])
-    kept = Retention(telemetry_days=0, minutes_days=0, hours_days=0, tasks_days=0, questions_days=0)
-    assert swept(db, kept) == []
+    assert swept(db, Retention(**OFF)) == []
     assert count(db, TelemetrySample) == 4
 
 
