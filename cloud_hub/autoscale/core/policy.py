@@ -54,10 +54,10 @@ def decide(policy: TargetPolicy, state: State, observation: Observation, name: s
         reason = "the platform's count is not known"
         return _hold(policy, state, observation, reason), msgspec.structs.replace(state, seen=None)
     current = max(0, observation.desired)
-    believed = _believed(state, current)
+    believed = _believed(policy, state, current)
     state = msgspec.structs.replace(state, seen=current)
     if not believed:
-        return _hold(policy, state, observation, f"{state.last} -> {current} without us: is read once more"), state
+        return _hold(policy, state, observation, f"{_seen(state, current)}: is read once more"), state
     state = _observed(policy, msgspec.structs.replace(state, last=current), current, now)
     if state.pending is not None:
         return _retry(state.pending, observation, current), state
@@ -83,10 +83,19 @@ def _not_after(state: State, now: int) -> State:
     return msgspec.structs.replace(state, actions=actions, wanted=wanted)
 
 
-def _believed(state: State, current: int) -> bool:
-    """Whether the platform's count is what was asked for, or was read twice. One wrong answer must not start a step."""
+def _believed(policy: TargetPolicy, state: State, current: int) -> bool:
+    """Whether the platform's count is what was asked for, or was read twice. One wrong answer must not start a step.
+
+    The first count ever is believed if it lies within the bounds.
+    """
+    if state.last is None:
+        return current == state.seen or policy.minimum <= current <= policy.maximum
     ours = {state.pending.to} if state.pending is not None else {a.to for a in state.actions[-1:]}
-    return state.last is None or current in {state.last, state.seen, *ours}
+    return current in {state.last, state.seen, *ours}
+
+
+def _seen(state: State, current: int) -> str:
+    return f"{state.last} -> {current} without us" if state.last is not None else f"{current} is out of bounds"
 
 
 def _observed(policy: TargetPolicy, state: State, current: int, now: int) -> State:
