@@ -32,7 +32,7 @@ class CurrentValues:
         """Whether a rule is about this device."""
         return device in self._watched
 
-    def take(self, known: Known, record: Record, now_us: int) -> dict[str, CurrentValue]:
+    def update(self, known: Known, record: Record, now_us: int) -> dict[str, CurrentValue]:
         """Take the values of a message; returns those of watched metrics that it brought."""
         self._heard_us[known.node_digest] = now_us
         watched = self._watched.get(known.device)
@@ -53,10 +53,6 @@ class CurrentValues:
         """These devices are offline, or messages of them were lost."""
         for device in devices:
             self._values.pop(device, None)
-
-    def heard(self, node_digest: str, now_us: int) -> None:
-        """A message of the node came."""
-        self._heard_us[node_digest] = now_us
 
     def of(self, device: str, node_digest: str) -> dict[str, CurrentValue]:
         """The values of a device, each as old as the last message of its node."""

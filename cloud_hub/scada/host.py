@@ -144,7 +144,7 @@ class SparkplugHost:
 
     def _run(self) -> None:
         if self._gone:
-            self._processor.take(self._gone)
+            self._processor.store_records(self._gone)
         while batch := self._queue.receive(MAX_BATCH, BATCH_BYTES):
             self._processor.process(batch)
             if self._ticking.is_set():

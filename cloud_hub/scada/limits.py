@@ -55,7 +55,7 @@ class LimitJudge:
             if self._versions.get(device) != version:
                 self._guarded(device, partial(self._load, device, now_us))
 
-    def take(self, rows: Iterable[Row], now_us: int) -> None:
+    def judge(self, rows: Iterable[Row], now_us: int) -> None:
         """Judge samples that are stored; those of a device in the order of their times."""
         mine: dict[str, list[Row]] = {}
         for row in rows:

@@ -83,12 +83,12 @@ class BatchProcessor:
         """Read and store a batch."""
         self._arrived_us = min((message.at_us for message in batch), default=0)
         for records in self._read(batch):
-            self.take(records)
+            self.store_records(records)
         self._arrived_us = 0
 
-    def take(self, records: Sequence[Record]) -> None:
+    def store_records(self, records: Sequence[Record]) -> None:
         """Store records, and do what follows from them."""
-        self._guarded(partial(self._take, records))
+        self._guarded(partial(self._store_records, records))
 
     def timers(self) -> None:
         """Time has passed: for sessions, writes, limits and twins."""
@@ -158,7 +158,7 @@ class BatchProcessor:
     def _tick(self, server: HostServer) -> None:
         records = self._of_server(server.tick(), server)
         if records:
-            self._take(records)
+            self._store_records(records)
 
     def _judge(self) -> None:
         self._limits.reload(now_us())
@@ -167,12 +167,12 @@ class BatchProcessor:
 
     # -- storing -----------------------------------------------------------------------------------
 
-    def _take(self, records: Sequence[Record]) -> None:
+    def _store_records(self, records: Sequence[Record]) -> None:
         """Store records, and do what follows from them."""
         stored = self._commit(records)
         self._count(records, stored)
         self._observe(records)
-        self._limits.take(stored.samples, now_us())
+        self._limits.judge(stored.samples, now_us())
         for device, texts in stored.texts.items():
             self._texts.waiting.setdefault(device, {}).update(texts)
         for key in stored.again:
@@ -254,7 +254,7 @@ class BatchProcessor:
                 self.heard[known.device] = now
             if record.gap:
                 self._current.forget(one.device for one in registry.of_node(*record.key[:2]).values())
-            new = self._current.take(known, record, now)
+            new = self._current.update(known, record, now)
             if new:
                 values = {metric: one.value for metric, one in new.items() if one.value is not None}
                 self._texts.waiting.setdefault(known.device, {}).update(values)

@@ -109,7 +109,7 @@ class Store:
             work = _Work(session, self.registry, self._source, self._max_bytes, now_us, trace)
             work.preload(devices)
             for record in records:
-                work.take(record)
+                work.add(record)
             work.flush()
         self.registry.remember(work.staged)
         self.registry.forget(work.gone)
@@ -152,7 +152,7 @@ class _Work:
             rows = self.session.connection().execute(_PROFILES, {"b_ids": chunk})
             self._profiles |= {row.id: row.profile for row in rows}
 
-    def take(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Handle one record."""
         if isinstance(record, Data):
             self._data(record)

@@ -57,7 +57,7 @@ class OwnState:
 
     def tick(self, now_ms: int) -> list[Publish]:
         """Publish the birth again, if it is due."""
-        if not self._due or not self._bucket.take(now_ms):
+        if not self._due or not self._bucket.allow(now_ms):
             return []
         self._due = False
         return [self._publish(online=True, timestamp=self._connected_ms)]

@@ -53,7 +53,7 @@ class RebirthQueue:
         return effects
 
     def _ask(self, node: Node, now_ms: int, *, hurry: bool = False) -> list[HostEffect]:
-        if not self.connected or not (hurry or node.backoff.due(now_ms)) or not self._bucket.take(now_ms):
+        if not self.connected or not (hurry or node.backoff.due(now_ms)) or not self._bucket.allow(now_ms):
             return []
         node.backoff.asked(now_ms)
         node.asked, node.unanswered = True, node.unanswered + 1

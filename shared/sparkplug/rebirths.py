@@ -15,7 +15,7 @@ class TokenBucket:
         self._per_ms, self._burst = per_s / 1000, float(burst)
         self._tokens, self._at_ms = float(burst), 0
 
-    def take(self, now_ms: int) -> bool:
+    def allow(self, now_ms: int) -> bool:
         """Whether one more is allowed now; it counts. A clock that stepped back gives nothing and takes nothing."""
         passed = max(0, now_ms - self._at_ms)
         self._tokens = min(self._burst, self._tokens + passed * self._per_ms)

@@ -114,7 +114,7 @@ class HubOperator:
     def _device(self, node: str, device: str) -> str:
         return f"line-1-{node}" + (f"-{device}" if device else "")
 
-    def look(self, rule: str, group: str, node: str, device: str, metric: str) -> bool:
+    def confirms(self, rule: str, group: str, node: str, device: str, metric: str) -> bool:
         here = self._device(node, device)
         if rule.endswith("offline"):
             rows = self._world.get("/sparkplug/nodes") or []

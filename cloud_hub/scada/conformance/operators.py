@@ -16,7 +16,7 @@ _DEEDS = {
 class Person:
     """Asks at the terminal. An empty answer means that the question is not judged."""
 
-    def look(self, rule: str, group: str, node: str, device: str, metric: str) -> bool | None:
+    def confirms(self, rule: str, group: str, node: str, device: str, metric: str) -> bool | None:
         place = "/".join(part for part in (group, node, device) if part)
         answer = _ask(f"{place}, metric '{metric}': {_TEXTS[rule]}. Does the host show it? [y/n/skip] ")
         return {"y": True, "n": False}.get(answer)

@@ -12,7 +12,7 @@ from cloud_hub.scada.conformance.watch import Watch
 class Operator(Protocol):
     """Whoever sees and works the implementation under test. `None` means that nobody does."""
 
-    def look(self, rule: str, group: str, node: str, device: str, metric: str) -> bool | None:
+    def confirms(self, rule: str, group: str, node: str, device: str, metric: str) -> bool | None:
         """Whether `rule` (as 'action.node-offline') is kept for this node, device or metric now."""
 
     def act(self, deed: str, group: str, node: str, device: str, metric: str) -> bool:
@@ -22,7 +22,7 @@ class Operator(Protocol):
 class Nobody:
     """No operator: what only one can tell is not judged."""
 
-    def look(self, rule: str, group: str, node: str, device: str, metric: str) -> bool | None:
+    def confirms(self, rule: str, group: str, node: str, device: str, metric: str) -> bool | None:
         return None
 
     def act(self, deed: str, group: str, node: str, device: str, metric: str) -> bool:
@@ -37,10 +37,10 @@ class Stage:
     operator: Operator
     progress: Callable[[str], None]
 
-    def look(self, rules: tuple[str, ...], group: str, node: str, device: str = "", metric: str = "") -> None:
+    def ask(self, rules: tuple[str, ...], group: str, node: str, device: str = "", metric: str = "") -> None:
         """Ask the operator about rules, and have the answers judged."""
         for rule in rules:
-            kept = self.operator.look(rule, group, node, device, metric)
+            kept = self.operator.confirms(rule, group, node, device, metric)
             if kept is not None:
                 where = "/".join(part for part in (group, node, device) if part)
                 self.watch.confirm(rule, kept, f"{where} is not shown as it must be")

@@ -113,10 +113,14 @@ class EdgeStimulus:
         offline_ms = now_ms()
         self._state(self._host, online=False, time_ms=offline_ms)
         self._wait("NDEATH", self._deadlines.leave_ms / 1000 + 1, partial(self._gone, nodes))
-        self._wait("the nodes to try each server", AGAIN_S, partial(self._watch.told, nodes, outdated=False))
+        self._wait(
+            "the nodes to try each server", AGAIN_S, partial(self._watch.state_was_delivered, nodes, outdated=False)
+        )
         self._stage.progress("an online STATE that is outdated: the nodes still wait")
         self._state(self._host, online=True, time_ms=offline_ms - OLD_MS)
-        self._wait("the nodes to connect again", AGAIN_S, partial(self._watch.told, nodes, outdated=True))
+        self._wait(
+            "the nodes to connect again", AGAIN_S, partial(self._watch.state_was_delivered, nodes, outdated=True)
+        )
         self._wait("nothing", 2)
         self._stage.progress("an online STATE: the nodes are born")
         self._state(self._host, online=True, time_ms=now_ms())

@@ -103,7 +103,7 @@ class Watch:
             clients = self._checker.world.clients.values()
             return {str(one.node) for one in clients if one.node is not None and one.open and one.filters}
 
-    def told(self, nodes: set[str], *, outdated: bool) -> bool:
+    def state_was_delivered(self, nodes: set[str], *, outdated: bool) -> bool:
         """Whether each of these nodes was told on each broker that its host is offline; or `outdated`: on one of them,
         an outdated online STATE. A subscriber does not see it.
         """

@@ -60,7 +60,7 @@ class Inbox:
             else:
                 return
 
-    def take(self, wait_s: float) -> list[Item]:
+    def receive(self, wait_s: float) -> list[Item]:
         """What arrives within `wait_s`, and shortly after the first of it."""
         try:
             found = [self._items.get(timeout=wait_s)]
@@ -123,13 +123,13 @@ class _Tap:
         """Read until the connection is lost (NotReady)."""
         repeat_s = time.monotonic() + REPEAT_FAILURES_S
         while True:
-            for item in self._inbox.take(self._wait_s):
+            for item in self._inbox.receive(self._wait_s):
                 yield from self._item(item)
             self._publish(self._nodes.tick(now_us()))
             if time.monotonic() > repeat_s:
                 repeat_s = time.monotonic() + REPEAT_FAILURES_S
                 self._readings.repeat_failures()
-            yield from map(note, self._readings.take())
+            yield from map(note, self._readings.drain())
             self._counter.late = self._inbox.left_out
             statistics = self._counter.report(time.monotonic())
             yield None if statistics is None else note(statistics)

@@ -37,7 +37,7 @@ class Readings:
         """Tell standing failures again, in case a report was lost."""
         self._failed.clear()
 
-    def take(self) -> Iterator[Message]:
+    def drain(self) -> Iterator[Message]:
         """What has been added since the last call."""
         values, self._values = self._values, {}
         failures, self._failures = self._failures, {}

@@ -174,7 +174,7 @@ class _Reader:
         self._most = max(1, self._most // 2)
 
     def _changed(self) -> list[Message]:
-        return self._messages(self._connection.changes.take().items())
+        return self._messages(self._connection.changes.drain().items())
 
     def _messages(
         self, answers: Iterable[tuple[ua.NodeId, Answer]], group: str = "", *, force: bool = False

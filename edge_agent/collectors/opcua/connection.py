@@ -53,7 +53,7 @@ class Changes:
         self.arrived = asyncio.Event()
         self.lost = ""
 
-    def take(self) -> dict[ua.NodeId, Answer]:
+    def drain(self) -> dict[ua.NodeId, Answer]:
         """What has changed since the last call."""
         found, self.newest = self.newest, {}
         self.arrived.clear()

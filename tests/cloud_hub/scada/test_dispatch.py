@@ -72,7 +72,7 @@ class Rig:
         self.store.commit([record], self.now)
         known = self.store.registry.get(record.key)
         assert known is not None
-        new = self.current.take(known, record, self.now)
+        new = self.current.update(known, record, self.now)
         self.dispatcher.read_back(known.device, new, self.now)
 
     def ask(self, value: float) -> None:

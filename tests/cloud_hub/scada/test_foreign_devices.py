@@ -51,7 +51,7 @@ class Hub:
         self.now += SECOND
         stored = self.store.commit(records, self.now)
         self.judge.reload(self.now)
-        self.judge.take(stored.samples, self.now)
+        self.judge.judge(stored.samples, self.now)
 
     def speed(self, *values: float) -> None:
         for value in values:

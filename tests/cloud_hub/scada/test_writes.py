@@ -54,7 +54,7 @@ class Rig:
         for record in records:
             known = self.store.registry.get(record.key)
             if known is not None:
-                self.current.take(known, record, self.now)
+                self.current.update(known, record, self.now)
 
     def write(self, name: str, value: Any, device: str = PRESS, **more: Any) -> SparkplugWrite:
         with self.db.write(device) as session:

@@ -152,9 +152,9 @@ class Checker:
         if name.type == STATE:
             state, _ = read_state(event.payload)
             if client.node is not None:
-                self.primary.told(client, name.node, state, event.at_ms)
+                self.primary.state_delivered(client, name.node, state, event.at_ms)
             elif client.host:
-                self._host.told(client, name.node, state, event.at_ms)
+                self._host.state_delivered(client, name.node, state, event.at_ms)
         elif name.type == "NCMD" and client.node is not None:
             self._rebirth_request(event, name)
 

@@ -111,7 +111,7 @@ class HostJudge:
     def _death(self, case: Case, client: Client, event: Publish, state: State) -> None:
         client.state_death_ms, client.state_death_time = event.at_ms, state.time_ms
 
-    def told(self, client: Client, host: str, state: State | None, at_ms: int) -> None:
+    def state_delivered(self, client: Client, host: str, state: State | None, at_ms: int) -> None:
         """A STATE message was delivered to a host."""
         offline = state is not None and not state.online
         if host == client.host and offline and client.state_births and client.state_death_ms is None:

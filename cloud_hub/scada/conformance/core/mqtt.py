@@ -47,7 +47,7 @@ class _Cursor:
         """Bytes not read yet."""
         return len(self._data) - self._at
 
-    def take(self, count: int) -> bytes:
+    def read(self, count: int) -> bytes:
         """The next bytes."""
         if count > self.left:
             raise BadPacket("a packet ends inside a field")
@@ -56,11 +56,11 @@ class _Cursor:
 
     def number(self, width: int) -> int:
         """An unsigned big-endian integer."""
-        return int.from_bytes(self.take(width), "big")
+        return int.from_bytes(self.read(width), "big")
 
     def binary(self) -> bytes:
         """Bytes with their length before them."""
-        return self.take(self.number(2))
+        return self.read(self.number(2))
 
     def text(self) -> str:
         """A string; what is no UTF-8 stays visible as a lone surrogate, which no valid id contains."""
@@ -78,7 +78,7 @@ class _Cursor:
 
     def properties(self) -> dict[int, int]:
         """The numeric properties of MQTT 5."""
-        inner = _Cursor(self.take(self.varint()))
+        inner = _Cursor(self.read(self.varint()))
         found: dict[int, int] = {}
         while inner.left:
             key = inner.varint()
@@ -136,7 +136,7 @@ class PacketReader:
         if self._from_client:
             return self._control(kind, body, at_ms)
         if kind == CONNACK:
-            body.take(1)
+            body.read(1)
             return ConnectAck(at_ms=at_ms, server=self._server, client=self._client, accepted=body.number(1) == 0)
         return None
 
@@ -152,7 +152,7 @@ class PacketReader:
             raise BadPacket("CONNECT does not name MQTT")
         self.protocol = body.number(1)
         flags = body.number(1)
-        body.take(2)
+        body.read(2)
         properties = body.properties() if self.protocol >= 5 else {}
         client_id = body.text()
         will = self._will(flags, body) if flags & 0x04 else None
@@ -168,7 +168,7 @@ class PacketReader:
         return Will(topic=topic, payload=payload, qos=flags >> 3 & 3, retain=bool(flags & 0x20))
 
     def _subscribe(self, body: _Cursor, at_ms: int) -> Subscribe:
-        body.take(2)
+        body.read(2)
         if self.protocol >= 5:
             body.properties()
         filters = []
@@ -184,7 +184,7 @@ class PacketReader:
     def _publish(self, flags: int, body: _Cursor, at_ms: int) -> Publish | Delivery:
         topic, qos = body.text(), flags >> 1 & 3
         if qos:
-            body.take(2)
+            body.read(2)
         properties = body.properties() if self.protocol >= 5 else {}
         alias = properties.get(_TOPIC_ALIAS)
         if alias is not None:
@@ -192,6 +192,6 @@ class PacketReader:
             self._aliases[alias] = topic
         kind = Publish if self._from_client else Delivery
         return kind(
-            at_ms=at_ms, server=self._server, client=self._client, topic=topic, payload=body.take(body.left), qos=qos,
+            at_ms=at_ms, server=self._server, client=self._client, topic=topic, payload=body.read(body.left), qos=qos,
             retain=bool(flags & 1),
         )  # fmt: skip

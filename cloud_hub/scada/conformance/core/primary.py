@@ -43,7 +43,7 @@ class PrimaryJudge:
         """What each node, on each server, was told of its host; by server and descriptor."""
         return {key: hosts[self._host] for key, hosts in self._states.items() if self._host in hosts}
 
-    def told(self, client: Client, host: str, state: State | None, at_ms: int) -> None:
+    def state_delivered(self, client: Client, host: str, state: State | None, at_ms: int) -> None:
         """A STATE message was delivered to an edge node. What is no valid STATE changes nothing."""
         if not self._host or state is None or (host not in client.states and len(client.states) >= MAX_HOSTS):
             return

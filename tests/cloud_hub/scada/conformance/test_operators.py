@@ -16,7 +16,7 @@ RULES = ("action.node-offline", "action.node-stale")
 def tallies(operator: Operator) -> list[tuple[int, bool]]:
     """(times judged, violated) of both rules after the operator was asked."""
     watch = Watch(Scope(role=Role.HOST))
-    Stage(watch, operator, lambda _: None).look(RULES, "g", "n", "", "Line/Speed")
+    Stage(watch, operator, lambda _: None).ask(RULES, "g", "n", "", "Line/Speed")
     return [(watch.judged(rule), watch.violated(rule)) for rule in RULES]
 
 
