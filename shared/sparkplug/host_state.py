@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from shared.sparkplug import state, topics
 from shared.sparkplug.effects import HostStateSeen, Publish, Refused, Will, refused
-from shared.sparkplug.rebirths import TokenBucket
 from shared.sparkplug.topics import StateTopic
+from shared.token_bucket import TokenBucket
 
 PER_S, BURST = 10.0, 5
 """How often STATE is published again. Who keeps sending our STATE as offline must not make us answer without end."""
@@ -19,7 +19,7 @@ class OwnState:
         self._connected_ms = 0
         self._online = False
         self._due = False
-        self._bucket = TokenBucket(PER_S, BURST)
+        self._bucket = TokenBucket.full(PER_S / 1000, BURST)
         self.filters = (self._topic,) if host else ()
 
     def connecting(self, now_ms: int) -> Will | None:

@@ -8,8 +8,8 @@ from shared.sparkplug.effects import HostEffect, Publish, RebirthRequested
 from shared.sparkplug.encode import encode
 from shared.sparkplug.host_node import Node
 from shared.sparkplug.payload import REBIRTH, Metric, Payload
-from shared.sparkplug.rebirths import TokenBucket
 from shared.sparkplug.topics import MessageType, NodeId
+from shared.token_bucket import TokenBucket
 
 MAX_UNANSWERED = 6
 """Requests to a node that stays silent; further ones follow when it is heard again."""
@@ -19,7 +19,7 @@ class RebirthQueue:
     """Nodes whose rebirth is wanted, first come first served. `connected`: requests can be sent."""
 
     def __init__(self, per_s: float, burst: int) -> None:
-        self._bucket = TokenBucket(per_s, burst)
+        self._bucket = TokenBucket.full(per_s / 1000, burst)
         self._waiting: dict[NodeId, Node] = {}
         self.connected = False
 

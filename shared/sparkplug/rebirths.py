@@ -1,4 +1,4 @@
-"""Limits of rebirth requests: exponential backoff for each node, a token bucket for all of them."""
+"""Limits of rebirth requests to one node: exponential backoff. `rebirth_queue` limits those to all nodes together."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ from dataclasses import dataclass
 
 QUIET_MS = 60_000
 """The backoff of a node starts again when it needed no request for this time, and for four times its last wait."""
-
-
-class TokenBucket:
-    """At most `burst` at once, then `per_s` a second."""
-
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_ms, self._burst = per_s / 1000, float(burst)
-        self._tokens, self._at_ms = float(burst), 0
-
-    def allow(self, now_ms: int) -> bool:
-        """Whether one more is allowed now; it counts. A clock that stepped back gives nothing and takes nothing."""
-        passed = max(0, now_ms - self._at_ms)
-        self._tokens = min(self._burst, self._tokens + passed * self._per_ms)
-        self._at_ms = now_ms
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 @dataclass(slots=True)

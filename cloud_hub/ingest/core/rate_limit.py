@@ -6,44 +6,13 @@ sends it again. `now` is monotonic seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from shared.token_bucket import TokenBucket
 
 BURST_S = 2.0
 """The capacity of a bucket, in seconds at the full rate: a device that was offline may send at once."""
 DEBT_S = 10.0
 """The maximum debt, in seconds at the full rate: a message may cost more than a bucket holds."""
 REPORT_S = 60.0
-
-
-@dataclass(slots=True)
-class TokenBucket:
-    """A bucket that refills at `rate` tokens a second, up to `capacity`. `charge` may leave a debt."""
-
-    rate: float
-    capacity: float
-    tokens: float
-    updated_at: float
-
-    def allow(self, now: float) -> bool:
-        """Take one token if there is one."""
-        self._refill(now)
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
-
-    def charge(self, cost: float) -> None:
-        """Take tokens for work that is already done."""
-        self.tokens = max(self.tokens - cost, -self.rate * DEBT_S)
-
-    def is_full(self, now: float) -> bool:
-        """Whether the bucket is full, and so equal to a new one."""
-        self._refill(now)
-        return self.tokens >= self.capacity
-
-    def _refill(self, now: float) -> None:
-        self.tokens = min(self.capacity, self.tokens + (now - self.updated_at) * self.rate)
-        self.updated_at = now
 
 
 class RateLimiter:
@@ -67,7 +36,7 @@ class RateLimiter:
     def charge(self, device: str, cost: float, now: float) -> None:
         """Charge the cost of a message beyond its first token."""
         if self._rate and cost > 0:
-            self._bucket(device, now).charge(cost)
+            self._bucket(device, now).charge(cost, self._rate * DEBT_S)
 
     def report(self, now: float) -> dict[str, int]:
         """Refused messages by device since the last report, at most every `REPORT_S`. Drops full buckets."""
@@ -80,6 +49,5 @@ class RateLimiter:
     def _bucket(self, device: str, now: float) -> TokenBucket:
         bucket = self._buckets.get(device)
         if bucket is None:
-            capacity = max(1.0, self._rate * BURST_S)
-            bucket = self._buckets[device] = TokenBucket(self._rate, capacity, capacity, now)
+            bucket = self._buckets[device] = TokenBucket.full(self._rate, max(1.0, self._rate * BURST_S), now)
         return bucket

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from edge_agent.collectors.plant.messages import Failures, Message, Values
 from shared.protocol.messages import Quality
 
-AHEAD_US = 5_000_000
-"""A time in a message may be ahead of our clock by so much."""
-
 
 class Readings:
     """Collects what messages say of tags, until it is taken."""
@@ -44,8 +41,3 @@ class Readings:
         yield from values.values()
         for reason, indexes in failures.items():
             yield Failures(indexes=indexes, reason=reason)
-
-
-def reading_time(source_us: int | None, now_us: int) -> int:
-    """The time of a reading: the source's, unless it has none or is ahead of our clock."""
-    return source_us if source_us is not None and 0 < source_us <= now_us + AHEAD_US else now_us

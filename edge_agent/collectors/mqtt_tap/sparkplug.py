@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edge_agent.collectors.mqtt_tap.core.values import to_sample
-from edge_agent.collectors.mqtt_tap.readings import Readings, reading_time
+from edge_agent.collectors.mqtt_tap.readings import Readings
 from edge_agent.collectors.mqtt_tap.tags import TapTag
+from edge_agent.collectors.plant.core.times import sample_time
 from shared.errors import WireError
 from shared.protocol.messages import Quality
 from shared.sparkplug.effects import Data, DeviceBorn, DeviceDied, HostEffect, NodeBorn, NodeDied, Publish
@@ -111,7 +112,7 @@ class SparkplugReader:
         except ValueError as error:
             self._readings.fail(index, f"{tag.metric} {error}"[:200])
             return
-        self._readings.add(index, found, reading_time(source_us, now_us), quality)
+        self._readings.add(index, found, sample_time(source_us, now_us), quality)
 
     def _died(self, node: NodeId, device: str | None) -> None:
         """A node died with all its devices (`device` None), or one device did."""

@@ -9,8 +9,9 @@ import msgspec
 
 from edge_agent.collectors.mqtt_tap.core.json_path import Path, follow, parse_path
 from edge_agent.collectors.mqtt_tap.core.values import to_sample, to_time_us
-from edge_agent.collectors.mqtt_tap.readings import Readings, reading_time
+from edge_agent.collectors.mqtt_tap.readings import Readings
 from edge_agent.collectors.mqtt_tap.tags import TapTag
+from edge_agent.collectors.plant.core.times import sample_time
 from shared.protocol.codec import MAX_PAYLOAD
 
 
@@ -68,7 +69,7 @@ class TopicReader:
             return
         dated = source_us is not None
         quality = "uncertain" if retained and not dated else "good"
-        self._readings.add(place.index, value, reading_time(source_us, now_us), quality)  # type: ignore[arg-type]
+        self._readings.add(place.index, value, sample_time(source_us, now_us), quality)  # type: ignore[arg-type]
 
     def _fail(self, places: Sequence[_Place], reason: str) -> None:
         for place in places:

@@ -15,9 +15,10 @@ from asyncua import ua
 from edge_agent.clock import now_us
 from edge_agent.collectors.opcua import Options
 from edge_agent.collectors.opcua.connection import Answer, OpcuaConnection, TooMany
-from edge_agent.collectors.opcua.core.values import same, sample_time, to_sample, to_write
+from edge_agent.collectors.opcua.core.values import same, to_sample, to_write
 from edge_agent.collectors.opcua.tags import OpcuaTag
 from edge_agent.collectors.plant.core.schedule import Schedule
+from edge_agent.collectors.plant.core.times import sample_time
 from edge_agent.collectors.plant.counting import RequestCounter
 from edge_agent.collectors.plant.messages import (
     Connected,

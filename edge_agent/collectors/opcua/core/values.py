@@ -91,8 +91,3 @@ def same(wanted: object, read: object) -> bool:
     if isinstance(wanted, float) and isinstance(read, (int, float)):
         return math.isclose(wanted, read, rel_tol=1e-6, abs_tol=1e-12)
     return wanted == read
-
-
-def sample_time(source_us: int | None, now_us: int, tolerance_us: int = 5_000_000) -> int:
-    """The source's time of a value, unless it has none or its clock is ahead of ours."""
-    return source_us if source_us is not None and 0 < source_us <= now_us + tolerance_us else now_us

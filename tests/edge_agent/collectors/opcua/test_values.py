@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.collectors.opcua.core.values import same, sample_time, to_sample, to_write
+from edge_agent.collectors.opcua.core.values import same, to_sample, to_write
+from edge_agent.collectors.plant.core.times import sample_time
 
 
 @pytest.mark.parametrize(
