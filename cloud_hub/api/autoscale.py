@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cloud_hub.api.dependencies import Administrator, Hub, Operator, Reader, TheHub
 from cloud_hub.autoscale import service
-from cloud_hub.autoscale.service import LONGEST_S
-from cloud_hub.autoscale.system import AutoscaleSystem, Status
+from cloud_hub.autoscale.service import LONGEST_S, AutoscaleExplanation
+from cloud_hub.autoscale.system import AutoscaleSystem, AutoscaleWish, Status
 from cloud_hub.clock import now_us
 from cloud_hub.database.tables import ScaleDecision, ScaleTarget
 from cloud_hub.errors import HubError
@@ -84,34 +84,6 @@ class AutoscaleDecisionView(BaseModel):
     candidates: list[dict[str, Any]]
 
 
-class AutoscaleExplanationView(BaseModel):
-    """Why a target has its count: inputs, what each rule asked for, what limited it. `replayed`: the stored inputs
-    lead to this decision again.
-    """
-
-    target: str
-    summary: list[str]
-    inputs: list[dict[str, Any]]
-    candidates: list[dict[str, Any]]
-    limits: list[dict[str, Any]]
-    decision: dict[str, Any]
-    last_change: dict[str, Any] | None
-    replayed: bool
-
-
-class AutoscaleWishView(BaseModel):
-    """What a target of the file would decide now."""
-
-    target: str
-    known: bool
-    before: int | None
-    to: int
-    action: str
-    reason: str
-    candidates: list[dict[str, Any]]
-    errors: dict[str, str]
-
-
 class PauseBody(BaseModel):
     """Why, and for how long; without `for_s` until it is resumed."""
 
@@ -169,12 +141,11 @@ def target_decisions(
 
 
 @router.get("/targets/{target}/explain")
-def explain_target(target: str, hub: TheHub, caller: Reader) -> AutoscaleExplanationView:
+def explain_target(target: str, hub: TheHub, caller: Reader) -> AutoscaleExplanation:
     """Say why the target has its count."""
     caller.needs_all()
     with hub.db.read(scope=caller.scope) as session:
-        found = service.explain(session, target)
-    return AutoscaleExplanationView(**msgspec.to_builtins(found))
+        return service.explain(session, target)
 
 
 @router.post("/targets/{target}/pause")
@@ -207,14 +178,13 @@ def override_target(target: str, body: OverrideBody, hub: TheHub, caller: Operat
 
 
 @router.post("/check")
-def check_file(body: CheckBody, hub: TheHub, caller: Administrator) -> list[AutoscaleWishView]:
+def check_file(body: CheckBody, hub: TheHub, caller: Administrator) -> list[AutoscaleWish]:
     """Say what each target of a file would decide now. Signals and platforms are read, nothing is changed."""
     caller.needs_all()
     try:
-        wishes = _system(hub).check(body.text)
+        return _system(hub).check(body.text)
     except ConfigError as error:
         raise HubError(422, "The file has a fault", str(error)) from error
-    return [AutoscaleWishView(**msgspec.to_builtins(wish)) for wish in wishes]
 
 
 NONE = Status(file="", error="", targets=[], holder="", token=None, active=False)
@@ -228,7 +198,7 @@ def _system(hub: Hub) -> AutoscaleSystem:
 
 def _changed(hub: Hub, row: ScaleTarget) -> AutoscaleTargetView:
     if hub.autoscale is not None:
-        hub.autoscale.worker.look_now(row.name)
+        hub.autoscale.worker.decide_soon(row.name)
     hub.notify("autoscale")
     return _shown(hub, row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -121,8 +122,12 @@ def _until(now_us: int, for_s: float | None) -> int | None:
 # -- why ---------------------------------------------------------------------------------------------
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a target has its count: the last decision, and the last one that changed it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscaleExplanation:
+    """Why a target has its count: inputs, what each rule asked for, what limited it.
+
+    `last_change` is the last decision that changed it. `replayed`: the stored inputs lead to this decision again.
+    """
 
     target: str
     summary: list[str]
@@ -134,7 +139,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     replayed: bool
 
 
-def explain(session: Session, name: str) -> Explanation:
+def explain(session: Session, name: str) -> AutoscaleExplanation:
     """Answer "why this many?" from the stored inputs. HubError 404, 409."""
     row = get(session, name)
     stored = session.get(ScaleDecision, row.decision)
@@ -144,7 +149,7 @@ def explain(session: Session, name: str) -> Explanation:
     observation = msgspec.json.decode(stored.observation, type=Observation)
     changed = next(iter(decisions(session, name, changes=True, limit=1)), None)
     candidates = msgspec.to_builtins(decision.candidates)
-    return Explanation(
+    return AutoscaleExplanation(
         target=name, summary=_summary(row, stored, decision, changed), inputs=_inputs(observation, stored),
         candidates=[one for one in candidates if one["rule"] not in LIMITS],
         limits=[one for one in candidates if one["rule"] in LIMITS], decision=msgspec.to_builtins(decision),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ from cloud_hub.runtime.worker import WorkerSpec
 from shared.errors import ConfigError, NotReady
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoscaleWish:
     """What a target of a file would decide now. `known` is whether the hub has this target already."""
 
     target: str
@@ -94,21 +96,21 @@ class AutoscaleSystem:
             active=token is not None,
         )  # fmt: skip
 
-    def check(self, text: str) -> list[Wish]:
+    def check(self, text: str) -> list[AutoscaleWish]:
         """What each target of a file would decide now; nothing is stored or called. Raises ConfigError."""
         entries = targets.read(text, "targets")
         return [self._wish(entry) for entry in entries]
 
-    def _wish(self, entry: targets.TargetEntry) -> Wish:
+    def _wish(self, entry: targets.TargetEntry) -> AutoscaleWish:
         try:
             target = open_target("targets", entry)
         except (ConfigError, NotReady) as error:
             errors = {"platform": str(error)}
-            return Wish(target=entry.name, known=False, before=None, to=entry.minimum, action="hold",
+            return AutoscaleWish(target=entry.name, known=False, before=None, to=entry.minimum, action="hold",
                         reason="the platform cannot be used", candidates=[], errors=errors)  # fmt: skip
         return self._decided(target)
 
-    def _decided(self, target: Target) -> Wish:
+    def _decided(self, target: Target) -> AutoscaleWish:
         with self._db.read() as session:
             row = session.get(ScaleTarget, target.name)
         one = self.worker.observed(target)
@@ -116,7 +118,7 @@ class AutoscaleSystem:
         state = msgspec.structs.replace(state, pending=None)
         observation = observation_of(one, 0, self._clock())
         decision, _ = turn(target.entry.policy, state, observation, Control(), target.name)
-        return Wish(
+        return AutoscaleWish(
             target=target.name, known=row is not None, before=decision.before, to=decision.to, action=decision.action,
-            reason=decision.reason, candidates=msgspec.to_builtins(decision.candidates), errors=one.errors,
+            reason=decision.reason, candidates=list(msgspec.to_builtins(decision.candidates)), errors=one.errors,
         )  # fmt: skip

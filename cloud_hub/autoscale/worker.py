@@ -97,7 +97,7 @@ class Autoscaler:
         for name in self.in_force.targets:
             PUBLISHED.withdraw(name)
 
-    def look_now(self, name: str) -> None:
+    def decide_soon(self, name: str) -> None:
         """The target is due at once."""
         self._due.pop(name, None)
 
@@ -159,7 +159,7 @@ class Autoscaler:
         """Whether the file still says the same of the target; else it is read anew, if at all."""
         now = self.in_force.targets.get(target.name)
         if now is not None and now.entry != target.entry:
-            self.look_now(target.name)
+            self.decide_soon(target.name)
         return now is not None and now.entry == target.entry
 
     # -- decide ------------------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ class World:
     def run_hub(self, number: int) -> None:
         """One run of a hub; one that is killed is started again."""
         outer, self.running, self.depth = self.running, number, self.depth + 1
-        self.hubs[number].look_now(NAME)
+        self.hubs[number].decide_soon(NAME)
         try:
             self.hubs[number].run_once()
         except Killed:

@@ -79,7 +79,7 @@ class Bench:
                                           received_us=now_us()))  # fmt: skip
 
     def run(self) -> None:
-        self.system.worker.look_now("gateway")
+        self.system.worker.decide_soon("gateway")
         self.system.worker.run_once()
 
 
