@@ -59,16 +59,13 @@ def test_values_of_the_birth_are_telemetry(node: Node) -> None:
     node.wait_for("pressure", 110.0)
     node.wait_for("running", 1.0)
     node.wait_for("offset", -5.0)
+    if node.library == "sparkplug-client":  # its UInt32 is in the wrong field; the other has none
+        node.wait_for("count", 4_000_000_000.0)
 
 
 def test_data_are_telemetry(node: Node) -> None:
     node.driver.send(do="data", metric="pressure", value=112.5)
     node.wait_for("pressure", 112.5)
-
-
-def test_an_unsigned_integer_in_the_wrong_field_is_read(node: Node) -> None:
-    if node.library == "sparkplug-client":  # the other has none
-        node.wait_for("count", 4_000_000_000.0)
 
 
 def test_a_declared_metric_is_written_and_verified_by_what_the_node_reports(node: Node) -> None:
